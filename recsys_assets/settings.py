@@ -1,0 +1,94 @@
+"""Every setting: its environment variable, its default, its unit.
+
+The variable is ``RECSYS_`` and the field's name in capitals: ``half_life_days`` is set by
+``RECSYS_HALF_LIFE_DAYS``. Hyper-parameters of a single asset are not here but in that asset's
+``Config``, where the Dagster launchpad shows and changes them.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def project_root() -> Path:
+    """The folder that relative paths start from: ``RECSYS_HOME``, else the checkout, else here."""
+    home = os.environ.get("RECSYS_HOME")
+    if home:
+        return Path(home).absolute()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
+
+
+class Settings(BaseSettings):
+    """All settings of one code location, read from the environment once."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSYS_", frozen=True, extra="ignore")
+
+    # Services. Unset: the embedded server of the extra `local` is started by the command line.
+    database_url: str | None = Field(None, description="PostgreSQL of the shop, a libpq URL")
+    redis_url: str | None = Field(None, description="Redis the lists are published to")
+
+    # Places, relative to the project.
+    data_dir: Path = Field(Path("data"), description="folder of the artifacts")
+    state_dir: Path = Field(Path(".recsys"), description="folder of the embedded servers")
+    kept_artifacts: int = Field(3, ge=1, description="versions of an artifact kept for rollback")
+
+    # The shop's tables. An optional column whose setting is unset is used when the table has a
+    # column of the default name.
+    orders_table: str = Field("orders", description="table of orders, may be schema.table")
+    orders_id_column: str = "id"
+    orders_user_id_column: str = "user_id"
+    orders_created_at_column: str = "created_at"
+    orders_updated_at_column: str | None = Field(None, description="default updated_at, optional")
+    orders_status_column: str | None = Field(None, description="default status, optional")
+    purchase_statuses: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("completed", "paid", "shipped", "delivered"),
+        description="statuses that count as a purchase, separated by commas",
+    )
+    order_items_table: str = "order_items"
+    order_items_order_id_column: str = "order_id"
+    order_items_product_id_column: str = "product_id"
+    order_items_quantity_column: str | None = Field(None, description="default quantity, optional")
+    products_table: str | None = Field(None, description="names of products; default products")
+    products_id_column: str = "id"
+    products_name_column: str = "name"
+
+    # What counts.
+    schema_name: str = Field("public", description="PostgreSQL schema of our own tables")
+    half_life_days: float = Field(90.0, gt=0, description="days after which a purchase counts half")
+    overlap_minutes: float = Field(
+        10.0, ge=0, description="minutes read again behind the watermark, for late commits"
+    )
+    min_basket_products: int = Field(2, ge=2, description="distinct products of a mined basket")
+    max_basket_products: int = Field(100, ge=2, description="larger baskets are left out of mining")
+    statement_timeout_seconds: float = Field(600.0, ge=0, description="per SQL statement, 0: none")
+
+    # How old an asset may be before Dagster warns and fails its freshness.
+    interactions_fresh_minutes: float = Field(60.0, gt=1)
+    top_buys_fresh_minutes: float = Field(120.0, gt=1)
+    models_fresh_hours: float = Field(26.0, gt=1)
+
+    # Automation.
+    retrain_cron: str = Field("0 3 * * *", description="when retrain_daily runs")
+    automation_enabled: bool = Field(False, description="sensor and schedule start switched on")
+
+    @field_validator("purchase_statuses", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("data_dir", "state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value if value.is_absolute() else project_root() / value
+
+    @property
+    def half_life(self) -> timedelta:
+        """``half_life_days`` as a duration."""
+        return timedelta(days=self.half_life_days)

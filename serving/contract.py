@@ -1,0 +1,195 @@
+"""THE Redis contract between publication and API: key names, codecs, schema version.
+
+No other file holds a Redis key literal or encodes or decodes a value. Standard library and
+msgspec only.
+
+=================================  ==========  =====================================================
+key                                type        value
+=================================  ==========  =====================================================
+``user:{id}:top_buys``             string      JSON of :class:`TopBuys`, ``source`` "personal"
+``global:top_buys``                string      JSON of :class:`TopBuys`, ``source`` "global"
+``product:{id}:bought_together``   sorted set  member: product id, score: strength (shrunk lift)
+``publication:{family}``           string      JSON of :class:`Publication`, one for each family
+=================================  ==========  =====================================================
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+import msgspec
+
+SCHEMA_VERSION = 1
+MAX_ID_LENGTH = 200
+
+Id = int | str
+"""A shop's id of a user or product: integer keys stay integers, uuid and text are strings."""
+
+
+class Family(StrEnum):
+    """The families of published keys; each is published as a whole and has one record."""
+
+    USER_TOP_BUYS = "user_top_buys"
+    GLOBAL_TOP_BUYS = "global_top_buys"
+    BOUGHT_TOGETHER = "bought_together"
+
+
+class ContractError(ValueError):
+    """A value or id that is not of this contract: what is wrong, and what to do."""
+
+
+class ScoredProduct(msgspec.Struct, frozen=True):
+    """One product of a Top Buys list; scores are comparable within their list only."""
+
+    product_id: Id
+    score: float
+
+
+class TopBuys(msgspec.Struct, frozen=True, kw_only=True):
+    """A ready Top Buys list, best product first."""
+
+    schema: int = SCHEMA_VERSION
+    source: Literal["personal", "global"]
+    model_version: str
+    generated_at: datetime
+    orders_through: datetime | None
+    products: list[ScoredProduct]
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """What was last published of a family, written after the last of its keys.
+
+    ``id_kind`` says how the members of the family's sorted sets turn back into product ids.
+    """
+
+    schema: int = SCHEMA_VERSION
+    family: Family
+    model_version: str
+    generated_at: datetime
+    orders_through: datetime | None
+    finished_at: datetime
+    keys: int
+    id_kind: Literal["integer", "text"]
+
+
+class Pairing(msgspec.Struct, frozen=True):
+    """One product of a Bought Together list; strength is the shrunk lift of the rule."""
+
+    product_id: Id
+    strength: float
+
+
+def encode_id(value: Id) -> str:
+    """The text of an id as it stands in keys.
+
+    Raises :class:`ContractError` for an empty or over-long id, or one with control characters.
+    """
+    text = str(value)
+    if not 0 < len(text) <= MAX_ID_LENGTH:
+        raise ContractError(f"an id has 1 to {MAX_ID_LENGTH} characters, not {len(text)}")
+    if not text.isprintable():
+        raise ContractError(f"an id has no control characters: {text!r}")
+    return text
+
+
+def user_top_buys_key(user_id: Id) -> str:
+    """The key of a user's Top Buys."""
+    return f"user:{encode_id(user_id)}:top_buys"
+
+
+def global_top_buys_key() -> str:
+    """The key of the guests' Top Buys."""
+    return "global:top_buys"
+
+
+def bought_together_key(product_id: Id) -> str:
+    """The key of a product's Bought Together."""
+    return f"product:{encode_id(product_id)}:bought_together"
+
+
+def publication_key(family: Family) -> str:
+    """The key of a family's publication record."""
+    return f"publication:{family.value}"
+
+
+_KEY_PARTS = {
+    Family.USER_TOP_BUYS: ("user:", ":top_buys"),
+    Family.BOUGHT_TOGETHER: ("product:", ":bought_together"),
+}
+
+
+def family_pattern(family: Family) -> str:
+    """The SCAN pattern that matches every list key of a family."""
+    if family is Family.GLOBAL_TOP_BUYS:
+        return global_top_buys_key()
+    prefix, suffix = _KEY_PARTS[family]
+    return f"{prefix}*{suffix}"
+
+
+def id_of_key(family: Family, key: str) -> str:
+    """The text of the id in a list key of ``family``; the inverse of the key functions."""
+    prefix, suffix = _KEY_PARTS[family]
+    return key[len(prefix) : -len(suffix)]
+
+
+_Value = TypeVar("_Value", TopBuys, Publication)
+_encoder = msgspec.json.Encoder()
+_top_buys_decoder = msgspec.json.Decoder(TopBuys)
+_publication_decoder = msgspec.json.Decoder(Publication)
+
+
+def encode_top_buys(value: TopBuys) -> bytes:
+    """JSON of a Top Buys list."""
+    return _encoder.encode(value)
+
+
+def decode_top_buys(data: bytes) -> TopBuys:
+    """A Top Buys list from its JSON; :class:`ContractError` when it is not of this schema."""
+    return _decode(_top_buys_decoder, data)
+
+
+def encode_publication(value: Publication) -> bytes:
+    """JSON of a publication record."""
+    return _encoder.encode(value)
+
+
+def decode_publication(data: bytes) -> Publication:
+    """A publication record from its JSON; :class:`ContractError` when not of this schema."""
+    return _decode(_publication_decoder, data)
+
+
+def encode_pairings(pairings: Iterable[Pairing]) -> dict[str, float]:
+    """Members and scores of a Bought Together sorted set, as ZADD takes them."""
+    return {encode_id(p.product_id): p.strength for p in pairings}
+
+
+def decode_pairings(
+    members: Iterable[tuple[bytes, float]], id_kind: Literal["integer", "text"]
+) -> list[Pairing]:
+    """A Bought Together list from the members and scores that ZRANGE ... WITHSCORES returned.
+
+    Raises :class:`ContractError` when a member is not an id of ``id_kind``.
+    """
+    to_id: Callable[[bytes], Id] = int if id_kind == "integer" else bytes.decode
+    try:
+        return [Pairing(to_id(member), score) for member, score in members]
+    except ValueError as error:
+        raise ContractError(
+            f"a sorted set holds a member that is no {id_kind} id: {error}"
+        ) from error
+
+
+def _decode(decoder: msgspec.json.Decoder[_Value], data: bytes) -> _Value:
+    try:
+        value = decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise ContractError(
+            f"Redis holds a value that is not of schema {SCHEMA_VERSION}: {error}; publish again"
+        ) from error
+    if value.schema != SCHEMA_VERSION:
+        raise ContractError(
+            f"Redis holds a value of schema {value.schema}, this service reads {SCHEMA_VERSION}: "
+            "run publication and API at the same release"
+        )
+    return value
