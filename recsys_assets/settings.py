@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -23,19 +23,8 @@ def project_root() -> Path:
     return checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
 
 
-class Settings(BaseSettings):
-    """All settings of one code location, read from the environment once."""
-
-    model_config = SettingsConfigDict(env_prefix="RECSYS_", frozen=True, extra="ignore")
-
-    # Services. Unset: the embedded server of the extra `local` is started by the command line.
-    database_url: str | None = Field(None, description="PostgreSQL of the shop, a libpq URL")
-    redis_url: str | None = Field(None, description="Redis the lists are published to")
-
-    # Places, relative to the project.
-    data_dir: Path = Field(Path("data"), description="folder of the artifacts")
-    state_dir: Path = Field(Path(".recsys"), description="folder of the embedded servers")
-    kept_artifacts: int = Field(3, ge=1, description="versions of an artifact kept for rollback")
+class ShopSettings(BaseModel):
+    """The shop's tables, ours beside them, and what counts as a purchase or a basket."""
 
     # The shop's tables. An optional column whose setting is unset is used when the table has a
     # column of the default name.
@@ -45,8 +34,8 @@ class Settings(BaseSettings):
     orders_created_at_column: str = "created_at"
     orders_updated_at_column: str | None = Field(None, description="default updated_at, optional")
     orders_status_column: str | None = Field(None, description="default status, optional")
-    purchase_statuses: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("completed", "paid", "shipped", "delivered"),
+    purchase_statuses: Annotated[list[str], NoDecode] = Field(
+        ["completed", "paid", "shipped", "delivered"],
         description="statuses that count as a purchase, separated by commas",
     )
     order_items_table: str = "order_items"
@@ -67,6 +56,38 @@ class Settings(BaseSettings):
     max_basket_products: int = Field(100, ge=2, description="larger baskets are left out of mining")
     statement_timeout_seconds: float = Field(600.0, ge=0, description="per SQL statement, 0: none")
 
+    @field_validator("purchase_statuses", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @property
+    def half_life(self) -> timedelta:
+        """``half_life_days`` as a duration."""
+        return timedelta(days=self.half_life_days)
+
+    @property
+    def overlap(self) -> timedelta:
+        """``overlap_minutes`` as a duration."""
+        return timedelta(minutes=self.overlap_minutes)
+
+
+class Settings(ShopSettings, BaseSettings):
+    """All settings of one code location, read from the environment once."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSYS_", frozen=True, extra="ignore")
+
+    # Services. Unset: the embedded server of the extra `local` is started by the command line.
+    database_url: str | None = Field(None, description="PostgreSQL of the shop, a libpq URL")
+    redis_url: str | None = Field(None, description="Redis the lists are published to")
+
+    # Places, relative to the project.
+    data_dir: Path = Field(Path("data"), description="folder of the artifacts")
+    state_dir: Path = Field(Path(".recsys"), description="folder of the embedded servers")
+    kept_artifacts: int = Field(3, ge=1, description="versions of an artifact kept for rollback")
+
     # How old an asset may be before Dagster warns and fails its freshness.
     interactions_fresh_minutes: float = Field(60.0, gt=1)
     top_buys_fresh_minutes: float = Field(120.0, gt=1)
@@ -76,19 +97,7 @@ class Settings(BaseSettings):
     retrain_cron: str = Field("0 3 * * *", description="when retrain_daily runs")
     automation_enabled: bool = Field(False, description="sensor and schedule start switched on")
 
-    @field_validator("purchase_statuses", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
     @field_validator("data_dir", "state_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value if value.is_absolute() else project_root() / value
-
-    @property
-    def half_life(self) -> timedelta:
-        """``half_life_days`` as a duration."""
-        return timedelta(days=self.half_life_days)

@@ -14,7 +14,7 @@ from typing import Any, LiteralString, cast
 import psycopg
 from psycopg import sql
 
-from recsys_assets.settings import Settings
+from recsys_assets.settings import ShopSettings
 
 INTERACTIONS = "user_product_interactions"
 BATCH_METADATA = "batch_metadata"
@@ -40,7 +40,7 @@ class Shop:
     created_at: str
     updated_at: str | None
     status: str | None
-    purchase_statuses: tuple[str, ...]
+    purchase_statuses: list[str]
     order_items: str
     item_order_id: str
     item_product_id: str
@@ -123,7 +123,7 @@ class Shop:
         if self.status:
             conditions.append(
                 sql.SQL("o.{} = ANY({})").format(
-                    sql.Identifier(self.status), sql.Literal(list(self.purchase_statuses))
+                    sql.Identifier(self.status), sql.Literal(self.purchase_statuses)
                 )
             )
         if self.quantity:
@@ -178,7 +178,7 @@ def columns_of(connection: psycopg.Connection, table: str) -> dict[str, str]:
     return dict(rows)
 
 
-def inspect_shop(connection: psycopg.Connection, settings: Settings) -> Shop:
+def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop:
     """The shop as the settings describe it, checked against the database.
 
     Raises :class:`ColumnMissingError` that names the table, the column and the setting to change.
@@ -288,7 +288,7 @@ def _type(name: str) -> sql.SQL:
     return sql.SQL(cast(LiteralString, name))
 
 
-def _required(columns: Mapping[str, str], settings: Settings, table: str, field: str) -> str:
+def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:
     name: str = getattr(settings, field)
     if name not in columns:
         raise _missing(columns, getattr(settings, table) or table, table, field, name)
@@ -296,7 +296,7 @@ def _required(columns: Mapping[str, str], settings: Settings, table: str, field:
 
 
 def _optional(
-    columns: Mapping[str, str], settings: Settings, table: str, field: str, default: str
+    columns: Mapping[str, str], settings: ShopSettings, table: str, field: str, default: str
 ) -> str | None:
     name: str | None = getattr(settings, field)
     if name is None:

@@ -1,0 +1,76 @@
+"""Implicit ALS on the interactions: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit
+Feedback Datasets" (ICDM 2008), as the library `implicit` solves it (conjugate gradients).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_assets.learn.matrix import Ids, Interactions
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class AlsParameters:
+    """Hyper-parameters: confidence is ``alpha * weight``, the regularisation is not scaled."""
+
+    factors: int = 128
+    alpha: float = 1.0
+    regularization: float = 10.0
+    iterations: int = 15
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class AlsModel:
+    """Factors float32, users x f and products x f, with the ids of their rows."""
+
+    user_factors: NDArray[np.float32]
+    product_factors: NDArray[np.float32]
+    user_ids: Ids
+    product_ids: Ids
+
+
+def fit_als(
+    interactions: Interactions,
+    parameters: AlsParameters,
+    progress: Progress = lambda _done, _total: None,
+) -> AlsModel:
+    """Train on all cores; the same interactions and seed give the same factors.
+
+    ``progress`` is called with (iterations done, iterations in all). Raises ValueError when there
+    are no interactions.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    if interactions.matrix.nnz == 0:
+        raise ValueError(
+            "there are no interactions to learn from: materialize user_product_interactions, and"
+            " check RECSYS_PURCHASE_STATUSES if the shop has orders"
+        )
+    # implicit runs its own threads over users; BLAS threads below them only get in their way.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=parameters.factors,
+            alpha=parameters.alpha,
+            regularization=parameters.regularization,
+            iterations=parameters.iterations,
+            random_state=parameters.seed,
+        )
+        model.fit(
+            interactions.matrix,
+            show_progress=False,
+            callback=lambda iteration, _seconds, _loss: progress(
+                iteration + 1, parameters.iterations
+            ),
+        )
+    return AlsModel(
+        user_factors=model.user_factors,
+        product_factors=model.item_factors,
+        user_ids=interactions.user_ids,
+        product_ids=interactions.product_ids,
+    )

@@ -1,0 +1,145 @@
+"""Versioned, atomic pickles of plain arrays, read through an allow-list.
+
+An artifact is a header and named arrays. ``<name>.pkl`` is what the last good run made;
+``<name>-<version>.pkl`` beside it are the kept versions, of which the newest is the same file.
+Reading one never runs code: only numpy arrays and plain Python values are let through.
+"""
+
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class ArtifactError(RuntimeError):
+    """An artifact is missing, foreign, of another format or damaged: which file, what to do."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an artifact beside its arrays."""
+
+    name: str
+    created_at: datetime
+    orders_through: datetime | None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def version(self) -> str:
+        """The version's name, which sorts by time: ``20260131T235959.123456Z``."""
+        return self.created_at.strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def artifact_path(folder: Path, name: str) -> Path:
+    """Where the current version of an artifact is."""
+    return folder / f"{name}.pkl"
+
+
+def versions(folder: Path, name: str) -> list[Path]:
+    """The kept versions of an artifact, newest first."""
+    pattern = re.compile(re.escape(name) + r"-\d{8}T\d{6}\.\d{6}Z\.pkl")
+    return sorted((p for p in folder.glob(f"{name}-*.pkl") if pattern.fullmatch(p.name)))[::-1]
+
+
+def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) -> Path:
+    """Write a new version, make it the current one, and remove all but the ``keep`` newest.
+
+    A reader sees the version before or this one, never a part: temporary file, fsync, rename.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    version = folder / f"{header.name}-{header.version}.pkl"
+    with NamedTemporaryFile(dir=folder, prefix=f".{header.name}-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            pickle.dump({"header": asdict(header), "arrays": dict(arrays)}, file, protocol=5)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(version)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    make_current(folder, header.name, version)
+    for old in versions(folder, header.name)[keep:]:
+        old.unlink(missing_ok=True)
+    return artifact_path(folder, header.name)
+
+
+def make_current(folder: Path, name: str, version: Path) -> None:
+    """Let ``<name>.pkl`` be this version, in one step."""
+    link = folder / f".{name}-current"
+    link.unlink(missing_ok=True)
+    try:
+        os.link(version, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(version, link)
+    link.replace(artifact_path(folder, name))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_artifact(folder: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
+    """The current version of an artifact.
+
+    Raises :class:`ArtifactError` when there is none, or when the file is not one of ours.
+    """
+    path = artifact_path(folder, name)
+    try:
+        with path.open("rb") as file:
+            content = _PlainUnpickler(file).load()
+        header = Header(**content["header"])
+        arrays: dict[str, NDArray[Any]] = content["arrays"]
+        sound = header.name == name and all(isinstance(a, np.ndarray) for a in arrays.values())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no {path}: materialize {name}") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ArtifactError(
+            f"{path} is damaged or not an artifact of this project ({error}): materialize {name},"
+            " or put an earlier version in its place"
+        ) from error
+    if not sound or header.format != FORMAT:
+        raise ArtifactError(
+            f"{path} holds {header.name!r} in format {header.format}, wanted is {name!r} in format"
+            f" {FORMAT}: materialize {name}"
+        )
+    return header, arrays
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Lets through what plain arrays and dates are pickled with, and nothing else."""
+
+    _ALLOWED = frozenset(
+        {
+            ("numpy", "dtype"),
+            ("numpy", "ndarray"),
+            ("numpy._core.numeric", "_frombuffer"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("datetime", "datetime"),
+            ("datetime", "timezone"),
+            ("datetime", "timedelta"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no artifact holds")
+        return super().find_class(module, name)

@@ -1,0 +1,87 @@
+"""A sparse matrix together with the ids of its rows and columns.
+
+Columns come from PostgreSQL as Arrow; nothing here knows where they were read from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+Ids = NDArray[np.int64] | NDArray[np.object_]
+"""Distinct ids in ascending order: int64, or str objects for uuid and text."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Users x products, float32: the decayed number of purchases at one date.
+
+    ``matrix`` is CSR with sorted indices; row i is user ``user_ids[i]``, column j product
+    ``product_ids[j]``.
+    """
+
+    matrix: csr_matrix
+    user_ids: Ids
+    product_ids: Ids
+
+    def __post_init__(self) -> None:
+        if self.matrix.shape != (len(self.user_ids), len(self.product_ids)):
+            raise ValueError(
+                f"a matrix of {self.matrix.shape} with {len(self.user_ids)} user ids and"
+                f" {len(self.product_ids)} product ids"
+            )
+
+    def align(self, product_ids: Ids) -> "Interactions":
+        """The same interactions with ``product_ids`` as columns; products not among them go."""
+        position = positions(product_ids, self.product_ids)
+        coo = self.matrix.tocoo()
+        columns = position[coo.col]
+        known = columns >= 0
+        matrix = csr_matrix(
+            (coo.data[known], (coo.row[known], columns[known])),
+            shape=(len(self.user_ids), len(product_ids)),
+        )
+        return Interactions(matrix, self.user_ids, product_ids)
+
+
+def interactions_from_arrow(table: pa.Table) -> Interactions:
+    """The matrix of a table of (user_id, product_id, weight), one row per pair."""
+    rows, user_ids = encode_ids(table["user_id"])
+    columns, product_ids = encode_ids(table["product_id"])
+    matrix = csr_matrix(
+        (table["weight"].to_numpy().astype(np.float32, copy=False), (rows, columns)),
+        shape=(len(user_ids), len(product_ids)),
+    )
+    matrix.sort_indices()
+    return Interactions(matrix, user_ids, product_ids)
+
+
+def encode_ids(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
+    """Positions of a column's values among its distinct values, and those in ascending order."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
+        return np.empty(0, np.int32), as_ids(pa.array([], column.type))
+    distinct = as_ids(encoded.dictionary)
+    order = np.argsort(distinct)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[encoded.indices.to_numpy()], distinct[order]
+
+
+def as_ids(values: pa.Array) -> Ids:
+    """Arrow ids as int64 or str objects."""
+    if pa.types.is_integer(values.type):
+        return values.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return np.array(values.to_pylist(), dtype=object)
+
+
+def positions(ids: Ids, wanted: Ids) -> NDArray[np.int64]:
+    """Where each of ``wanted`` stands in the ascending ``ids``; -1 where it does not."""
+    if len(ids) == 0 or len(wanted) == 0:
+        return np.full(len(wanted), -1, np.int64)
+    if ids.dtype != wanted.dtype:
+        raise ValueError(f"ids of type {ids.dtype} cannot be looked up among {wanted.dtype}")
+    found = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[found] == wanted, found, -1)
