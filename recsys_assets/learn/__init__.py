@@ -1,0 +1,1 @@
+"""Learning: what is computed offline from interactions and baskets, and kept as artifacts."""
