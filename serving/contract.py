@@ -13,10 +13,11 @@ key                                type        value
 =================================  ==========  =====================================================
 """
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -25,6 +26,15 @@ MAX_ID_LENGTH = 200
 
 Id = int | str
 """A shop's id of a user or product: integer keys stay integers, uuid and text are strings."""
+
+IdKind = Literal["integer", "text"]
+"""Which form the ids of a family have in the shop, where Redis holds only their text."""
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment with its time zone; decoding refuses one without."""
+
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as str() writes a bigint
 
 
 class Family(StrEnum):
@@ -52,25 +62,26 @@ class TopBuys(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA_VERSION
     source: Literal["personal", "global"]
     model_version: str
-    generated_at: datetime
-    orders_through: datetime | None
+    generated_at: Instant
+    orders_through: Instant | None
     products: list[ScoredProduct]
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
     """What was last published of a family, written after the last of its keys.
 
-    ``id_kind`` says how the members of the family's sorted sets turn back into product ids.
+    ``id_kind`` is the form of the ids in the family's keys and in the members of its sorted sets:
+    of user ids for USER_TOP_BUYS, of product ids for the others.
     """
 
     schema: int = SCHEMA_VERSION
     family: Family
     model_version: str
-    generated_at: datetime
-    orders_through: datetime | None
-    finished_at: datetime
+    generated_at: Instant
+    orders_through: Instant | None
+    finished_at: Instant
     keys: int
-    id_kind: Literal["integer", "text"]
+    id_kind: IdKind
 
 
 class Pairing(msgspec.Struct, frozen=True):
@@ -90,6 +101,16 @@ def encode_id(value: Id) -> str:
         raise ContractError(f"an id has 1 to {MAX_ID_LENGTH} characters, not {len(text)}")
     if not text.isprintable():
         raise ContractError(f"an id has no control characters: {text!r}")
+    return text
+
+
+def decode_id(text: str, id_kind: IdKind) -> Id:
+    """The id that a text stands for; the inverse of :func:`encode_id`.
+
+    Text that no integer is written as stays text, whatever ``id_kind`` says.
+    """
+    if id_kind == "integer" and _INTEGER.fullmatch(text):
+        return int(text)
     return text
 
 
@@ -164,19 +185,20 @@ def encode_pairings(pairings: Iterable[Pairing]) -> dict[str, float]:
     return {encode_id(p.product_id): p.strength for p in pairings}
 
 
-def decode_pairings(
-    members: Iterable[tuple[bytes, float]], id_kind: Literal["integer", "text"]
-) -> list[Pairing]:
+def decode_pairings(members: Iterable[tuple[bytes, float]], id_kind: IdKind) -> list[Pairing]:
     """A Bought Together list from the members and scores that ZRANGE ... WITHSCORES returned.
 
     Raises :class:`ContractError` when a member is not an id of ``id_kind``.
     """
-    to_id: Callable[[bytes], Id] = int if id_kind == "integer" else bytes.decode
     try:
-        return [Pairing(to_id(member), score) for member, score in members]
+        return [
+            Pairing(int(member) if id_kind == "integer" else member.decode(), score)
+            for member, score in members
+        ]
     except ValueError as error:
         raise ContractError(
-            f"a sorted set holds a member that is no {id_kind} id: {error}"
+            f"Redis holds a sorted set with a member that is no {id_kind} id: {error}; "
+            "publish again"
         ) from error
 
 
