@@ -1,0 +1,68 @@
+"""The application factory: puts routes, store, errors, metrics and pages together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Tag
+
+from serving.controllers import HealthController, RecommendationsController
+from serving.metrics import MetricsController, RequestTimer, count_request
+from serving.pages import ReferencePage, start_page, static_files
+from serving.problems import EXCEPTION_HANDLERS
+from serving.settings import ServingSettings
+from serving.store import RecommendationStore, open_store
+
+API_VERSION = "1.0.0"
+
+OPENAPI = OpenAPIConfig(
+    title="Product recommendations",
+    version=API_VERSION,
+    description="Ready lists of products, read from Redis. A final slash makes no difference.",
+    path="/schema",
+    render_plugins=[ReferencePage()],
+    use_handler_docstrings=True,
+    tags=[
+        Tag(name="Recommendations", description="What the shop's pages show."),
+        Tag(name="Health", description="What an orchestrator asks."),
+    ],
+)
+
+
+def create_app(settings: ServingSettings | None = None) -> Litestar:
+    """The API, with its settings from the environment unless given.
+
+    Redis need not be there: it is looked for when a request needs it.
+    """
+    settings = settings or ServingSettings.from_environment()
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with open_store(settings) as store:
+            app.state.store = store
+            yield
+
+    return Litestar(
+        route_handlers=[
+            RecommendationsController,
+            HealthController,
+            MetricsController,
+            start_page,
+            static_files(),
+        ],
+        dependencies={"store": Provide(_store, sync_to_thread=False)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[RequestTimer()],
+        before_send=[count_request],
+        lifespan=[lifespan],
+        openapi_config=OPENAPI,
+        logging_config=None,
+    )
+
+
+def _store(state: State) -> RecommendationStore:
+    store: RecommendationStore = state.store
+    return store

@@ -1,0 +1,144 @@
+"""The API as it runs: ``python -m serving``, over TCP."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+
+from serving.__main__ import main
+from serving.settings import ServingSettings, SettingsError
+
+SECONDS_TO_START = 20
+SECONDS_TO_STOP = 15
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(redis_url: str, folder: Path, *options: str) -> Iterator[tuple[httpx.Client, int]]:
+    """A client of ``python -m serving`` on a port of its own, and the server's process id."""
+    port = free_port()
+    environment = os.environ | {"RECSYS_REDIS_URL": redis_url, "TMPDIR": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", str(port), *options],
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            _wait_until_alive(client, process)
+            yield client, process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS_TO_STOP) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_alive(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = monotonic() + SECONDS_TO_START
+    while monotonic() < deadline:
+        assert process.poll() is None, "the server has ended"
+        try:
+            client.get("/health/live").raise_for_status()
+            return
+        except httpx.TransportError:
+            sleep(0.05)
+    raise AssertionError("the server does not answer")
+
+
+def members_of_session(session: int) -> list[int]:
+    """The living processes that the leader of a session started, itself included."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
+    with running(redis_url, tmp_path) as (client, pid):
+        assert client.get("/api/recommendations/top-buys/").json()["products"] == []
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/").status_code == 200
+        assert (
+            client.get("/api/recommendations/bought-together/a%2Fb").json()["product_id"] == "a/b"
+        )
+        for odd in ["%ff", "%00", "%ED%A0%80", "x" * 8000]:
+            for path in ["top-buys/?user_id=", "bought-together/"]:
+                response = client.get(f"/api/recommendations/{path}{odd}")
+                assert response.status_code in {200, 400, 404}
+        assert len(members_of_session(pid)) >= 2
+    assert members_of_session(pid) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
+    requests = 24
+    with running(redis_url, tmp_path, "--workers", "2") as (client, _):
+        for _ in range(requests):
+            client.get("/api/recommendations/top-buys/", headers={"Connection": "close"})
+        series = re.escape(
+            'recsys_http_requests_total{method="GET",'
+            'route="/api/recommendations/top-buys",status="200"}'
+        )
+        for _ in range(6):
+            text = client.get("/metrics", headers={"Connection": "close"}).text
+            assert re.findall(rf"^{series} (.*)$", text, re.MULTILINE) == [f"{requests}.0"]
+
+
+def test_a_taken_port_is_told_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("RECSYS_REDIS_URL", "redis://127.0.0.1:1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port)]) == 1
+    error = capsys.readouterr().err
+    assert f"port {port}: Address already in use" in error
+    assert "RECSYS_API_PORT" in error
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RECSYS_REDIS_URL", ""),
+        ("RECSYS_REDIS_URL", "http://127.0.0.1"),
+        ("RECSYS_API_PORT", "0"),
+        ("RECSYS_API_PORT", "eighty"),
+        ("RECSYS_API_WORKERS", "-1"),
+        ("RECSYS_REDIS_TIMEOUT_MS", "0.5"),
+    ],
+)
+def test_a_bad_setting_is_told_by_its_variable(variable: str, value: str):
+    environment = {"RECSYS_REDIS_URL": "redis://127.0.0.1:6379", variable: value}
+    with pytest.raises(SettingsError, match=variable):
+        ServingSettings.from_environment(environment)
+
+
+def test_settings_survive_the_environment():
+    settings = ServingSettings(redis_url="unix:///run/redis.sock", port=8123, workers=3)
+    assert ServingSettings.from_environment(settings.as_environment()) == settings
+    assert ServingSettings.from_environment(
+        {"RECSYS_REDIS_URL": "redis://h", "RECSYS_API_PORT": ""}
+    ) == ServingSettings(redis_url="redis://h")
