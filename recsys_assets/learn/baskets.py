@@ -1,7 +1,8 @@
 """Products that share orders: baskets, frequent itemsets, and the rules between products.
 
 Here belongs the mining behind Bought Together, from two columns of order lines to a ranked list
-per product. It knows arrays and ids only: no Dagster, no database, no Redis, no files, no clock.
+per product; counting pairs fast is in `pairs`. It knows arrays and ids only: no Dagster, no
+database, no Redis, no files, no clock.
 
 A *basket* is the set of distinct products of one order. An *itemset* is frequent when at least
 ``min_orders`` baskets contain all of it. A *rule* says: orders with the antecedents tend to have
@@ -11,17 +12,15 @@ antecedents, ``n_c`` those with the consequent, and ``N`` all baskets:
 - support ``n / N``, confidence ``n / n_a`` (Agrawal, Imielinski and Swami, 1993);
 - lift ``n / E`` with ``E = n_a * n_c / N``, the orders that chance alone would give (Brin, Motwani,
   Ullman and Tsur, 1997, who call it interest);
-- strength ``n / (E + k)``, the lift shrunk towards 0 where ``E`` is small beside ``k``: the
-  posterior mean of a gamma-Poisson model up to its prior's numerator (DuMouchel, 1999). Raw lift
-  ranks pairs that met once by accident first; strength does not.
+- strength ``n / (E + k)``, the lift shrunk towards 0 where ``E`` is small beside ``k``, as in the
+  gamma-Poisson model of DuMouchel (1999). Raw lift puts pairs first that met once by accident;
+  strength does not.
 """
 
 import math
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,14 +30,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_assets.learn.matrix import Ids, encode_ids
+from recsys_assets.learn.pairs import column_counts, frequent_pairs
 
 Engine = Literal["sparse", "mlxtend"]
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
-
-BLOCK_PAIRS = 2**19
-"""Pairs counted at a time by one thread, about 15 MB; 2**18 .. 2**21 measured equal within 20 %."""
 
 
 # --- Baskets --------------------------------------------------------------------------------------
@@ -193,20 +190,16 @@ def frequent_itemsets(
         max_itemset_size: products of a set, at most.
 
     Raises:
-        ValueError: both or neither minimum, one out of range, or a size that the engine
-            does not mine.
+        ValueError: both or neither minimum, one out of range, an unknown engine, or a size that
+            the engine does not mine.
     """
     least = _least_orders(baskets.n_orders, min_orders, min_support)
     if max_itemset_size < 1:
         raise ValueError(f"max_itemset_size is {max_itemset_size}; the smallest itemset has 1")
-    match engine:
-        case "sparse":
-            mine = _sparse_itemsets
-        case "mlxtend":
-            mine = _mlxtend_itemsets
-        case _:
-            assert_never(engine)
-    product_orders = _column_counts(baskets.matrix)
+    if engine not in _ENGINES:
+        raise ValueError(f"engine is {engine!r}; there are {', '.join(_ENGINES)}")
+    mine = _ENGINES[engine]
+    product_orders = column_counts(baskets.matrix)
     members, orders = zip(*mine(baskets.matrix, least, max_itemset_size), strict=True)
     return Itemsets(baskets.product_ids, product_orders, baskets.n_orders, least, members, orders)
 
@@ -220,7 +213,9 @@ def _least_orders(n_orders: int, min_orders: int | None, min_support: float | No
     if min_support is not None and min_orders is None:
         if not 0 < min_support <= 1:
             raise ValueError(f"min_support is {min_support}; it is a fraction, above 0 and up to 1")
-        return max(1, math.ceil(min_support * n_orders))
+        least = max(1, math.ceil(min_support * n_orders))
+        rounded_up = least > 1 and (least - 1) / n_orders >= min_support  # 0.07 * 100 > 7
+        return least - 1 if rounded_up else least
     raise ValueError("give exactly one of min_orders (a count) and min_support (a fraction)")
 
 
@@ -234,7 +229,7 @@ def _sparse_itemsets(matrix: Any, min_orders: int, max_size: int) -> Iterator[Le
             f'engine "sparse" mines itemsets of 1 and 2 products, not of {max_size}: '
             'engine="mlxtend" does'
         )
-    product_orders = _column_counts(matrix)
+    product_orders = column_counts(matrix)
     frequent = np.flatnonzero(product_orders >= min_orders).astype(np.int32)
     yield frequent[:, np.newaxis], product_orders[frequent]
     if max_size == 2:
@@ -242,7 +237,7 @@ def _sparse_itemsets(matrix: Any, min_orders: int, max_size: int) -> Iterator[Le
 
 
 def _mlxtend_itemsets(matrix: Any, min_orders: int, max_size: int) -> Iterator[Level]:
-    frequent = np.flatnonzero(_column_counts(matrix) >= min_orders).astype(np.int32)
+    frequent = np.flatnonzero(column_counts(matrix) >= min_orders).astype(np.int32)
     n_orders = matrix.shape[0]
     found = pd.DataFrame({"support": [], "itemsets": []})
     if len(frequent):
@@ -260,168 +255,11 @@ def _mlxtend_itemsets(matrix: Any, min_orders: int, max_size: int) -> Iterator[L
         yield frequent[sets[order]], orders[order]
 
 
-def _column_counts(matrix: Any) -> Ints:
-    """Rows that have each column, int32 [columns]."""
-    return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int32)
-
-
-# --- Counting pairs -------------------------------------------------------------------------------
-
-
-def frequent_pairs(
-    matrix: Any,
-    min_orders: int,
-    *,
-    block_pairs: int = BLOCK_PAIRS,
-    threads: int | None = None,
-) -> Level:
-    """All pairs of columns that at least ``min_orders`` rows share, and how many rows do.
-
-    Frequent products are renumbered from the rarest up, and each pair in a basket is met once, at
-    its rarer product: that evens out the pairs per product. A block is a run of products with
-    about ``block_pairs`` pairs; blocks are independent and share the threads. Memory is that of
-    the matrix a few times over, plus ``threads`` blocks, plus the result, however many products
-    there are.
-
-    Args:
-        matrix: CSR, orders x products, canonical (``Baskets.matrix``).
-        min_orders: rows that share a pair, at least 1.
-        block_pairs: pairs met per block, at most - a single product with more is counted by
-            itself, in pieces.
-        threads: blocks counted at a time; by default, the processor cores this process may use.
-            The result does not depend on it.
-
-    Returns:
-        Pairs, int32 [S, 2], the smaller column first, rows in lexicographic order; and orders,
-        int32 [S].
-    """
-    product_orders = _column_counts(matrix)
-    frequent = np.flatnonzero(product_orders >= min_orders)
-    frequent = frequent[np.argsort(product_orders[frequent], kind="stable")].astype(np.int32)
-    n_items = len(frequent)
-    kept = matrix[:, frequent]
-    kept.sort_indices()
-    items = kept.indices.astype(np.uint32)
-
-    # An item at position p of a basket pairs with those after it: `later` of them.
-    later = np.repeat(kept.indptr[1:], np.diff(kept.indptr)) - np.arange(1, kept.nnz + 1)
-    pairs_of_item = np.bincount(items, weights=later, minlength=n_items).astype(np.int64)
-    first_items = _block_starts(pairs_of_item, block_pairs, max_items=2**32 // max(n_items, 1))
-    block_of_item = np.repeat(np.arange(len(first_items) - 1), np.diff(first_items))
-    block = block_of_item[items]
-    by_block = np.lexsort((_narrowed(later.max(initial=0) - later), _narrowed(block)))
-    position_starts = np.searchsorted(block[by_block], np.arange(len(first_items)))
-
-    def counted(block: int) -> tuple[Any, Any, Ints]:
-        first = first_items[block]
-        positions = by_block[position_starts[block] : position_starts[block + 1]]
-        most = later[positions[0]]
-        partners = np.searchsorted(-later[positions], -np.arange(1, most + 1), side="right")
-        if partners.sum() > block_pairs:
-            other, orders = _frequent_partners(items, positions, partners, min_orders)
-            rarer = np.full_like(other, first)
-        else:
-            codes = _pair_codes(items, positions, partners, first, n_items)
-            codes, orders = frequent_codes(codes, min_orders)
-            rarer, other = np.divmod(codes.astype(np.intp), n_items)
-            rarer += first
-        return frequent[rarer], frequent[other], orders
-
-    with ThreadPoolExecutor(threads or _available_cores()) as pool:
-        return _sorted_pairs(pool.map(counted, range(len(first_items) - 1)), matrix.shape[1])
-
-
-def _block_starts(pairs_of_item: NDArray[np.int64], block_pairs: int, max_items: int) -> Any:
-    """First item of each run of items with up to ``block_pairs`` pairs, and the end, [blocks + 1].
-
-    An item with more pairs than that is a block of its own.
-    """
-    before = np.concatenate([[0], np.cumsum(pairs_of_item)])
-    n_items = len(pairs_of_item)
-    starts = [0]
-    while starts[-1] < n_items:
-        first = starts[-1]
-        end = int(np.searchsorted(before, before[first] + block_pairs, side="right")) - 1
-        starts.append(min(max(end, first + 1), first + max_items, n_items))
-    return np.array(starts)
-
-
-def _pair_codes(
-    items: NDArray[np.uint32], positions: Any, partners: Any, first_item: int, n_items: int
-) -> NDArray[np.uint32]:
-    """One code per pair: ``(item - first_item) * n_items + partner``, uint32.
-
-    Args:
-        items: item at each position, basket after basket.
-        positions: of the block's items, those with the most partners first.
-        partners: how many of the positions have a partner 1, 2, ... places further on.
-        first_item: lowest item of the block.
-        n_items: all items.
-    """
-    codes = np.empty(partners.sum(), np.uint32)
-    row = (items[positions] - np.uint32(first_item)) * np.uint32(n_items)
-    end = 0
-    for distance, count in enumerate(partners.tolist(), start=1):
-        start, end = end, end + count
-        np.add(row[:count], items[positions[:count] + distance], out=codes[start:end])
-    return codes
-
-
-def _frequent_partners(
-    items: NDArray[np.uint32], positions: Any, partners: Any, min_orders: int
-) -> tuple[NDArray[np.intp], Ints]:
-    """Partners of a single item, given as to ``_pair_codes``, without a code for each pair."""
-    orders = np.zeros(items.max() + 1, np.int64)
-    for distance, count in enumerate(partners.tolist(), start=1):
-        np.add.at(orders, items[positions[:count] + distance], 1)
-    frequent = np.flatnonzero(orders >= min_orders)
-    return frequent, orders[frequent].astype(np.int32)
-
-
-def frequent_codes(codes: NDArray[np.uint32], min_count: int) -> tuple[NDArray[np.uint32], Ints]:
-    """Values that occur at least ``min_count`` times, ascending, and how often each occurs.
-
-    Equals ``np.unique`` with counts, filtered; but most rare values never reach the sort. Values
-    are first counted by a hash into as many buckets as there are values, and dropped where the
-    whole bucket holds fewer than ``min_count``: the pair filter of Park, Chen and Yu (1995). What
-    is left is sorted and counted exactly.
-
-    Args:
-        codes: uint32 [n], in any order.
-        min_count: at least 1.
-    """
-    bits = max(len(codes) - 1, 1).bit_length()
-    # Fibonacci hashing (Knuth, vol. 3, 6.4): multiply by 2**32 / golden ratio, keep the high bits.
-    bucket = ((codes * np.uint32(2654435769)) >> np.uint32(32 - bits)).astype(np.intp)
-    enough = np.bincount(bucket) >= min_count
-    left = np.sort(codes[np.flatnonzero(enough[bucket])])
-    starts = np.flatnonzero(np.concatenate([[True], left[1:] != left[:-1]])[: len(left)])
-    counts = np.diff(starts, append=len(left))
-    frequent = counts >= min_count
-    return left[starts[frequent]], counts[frequent].astype(np.int32)
-
-
-def _sorted_pairs(counted: Iterable[tuple[Ints, Ints, Ints]], n_columns: int) -> Level:
-    """Pairs of all blocks in lexicographic order, the smaller column first, and their orders."""
-    none = np.empty(0, np.int32)
-    one, other, orders = (
-        np.concatenate(columns) for columns in zip((none, none, none), *counted, strict=True)
-    )
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    order = np.argsort(low.astype(np.int64) * n_columns + high)
-    return np.stack([low[order], high[order]], axis=1), orders[order]
-
-
-def _narrowed(values: Any) -> Any:
-    """Non-negative integers in the smallest type: NumPy sorts those of 8 and 16 bits by radix."""
-    return values.astype(np.min_scalar_type(values.max(initial=0)))
-
-
-def _available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+_ENGINES: Mapping[Engine, Callable[[Any, int, int], Iterator[Level]]] = {
+    "sparse": _sparse_itemsets,
+    "mlxtend": _mlxtend_itemsets,
+}
+"""Each takes the matrix, the least orders and the largest size, and yields size after size."""
 
 
 # --- Rules ----------------------------------------------------------------------------------------
@@ -470,20 +308,8 @@ def rules_from_itemsets(itemsets: Itemsets, shrinkage: float = 10.0) -> BasketRu
     """
     if shrinkage < 0:
         raise ValueError(f"shrinkage is {shrinkage}; it is a number of orders, 0 or more")
-    width = max(len(itemsets.members) - 1, 1)
-    parts: list[tuple[Ints, Ints, Ints, Ints]] = [
-        (np.empty((0, width), np.int32), *(np.empty(0, np.int32),) * 3)
-    ]
-    for members, orders in list(zip(itemsets.members, itemsets.orders, strict=True))[1:]:
-        size = members.shape[1]
-        for place in range(size):
-            antecedents = np.delete(members, place, axis=1)
-            antecedent_orders = itemsets.orders[size - 2][_row_of(itemsets, antecedents)]
-            padding = ((0, 0), (0, width - antecedents.shape[1]))
-            antecedents = np.pad(antecedents, padding, constant_values=-1)
-            parts.append((antecedents, members[:, place], orders, antecedent_orders))
     antecedents, consequent, orders, antecedent_orders = (
-        np.concatenate(columns) for columns in zip(*parts, strict=True)
+        np.concatenate(columns) for columns in zip(*_rule_columns(itemsets), strict=True)
     )
     by_chance = (
         antecedent_orders.astype(np.float64)
@@ -503,6 +329,21 @@ def rules_from_itemsets(itemsets: Itemsets, shrinkage: float = 10.0) -> BasketRu
         lift=orders / by_chance,
         strength=orders / (by_chance + shrinkage),
     )
+
+
+def _rule_columns(itemsets: Itemsets) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+    """Antecedents, consequent, orders with all and orders with the antecedents, in parts."""
+    width = max(len(itemsets.members) - 1, 1)
+    none = np.empty(0, np.int32)
+    yield np.empty((0, width), np.int32), none, none, none
+    for size in range(2, len(itemsets.members) + 1):
+        members, orders = itemsets.members[size - 1], itemsets.orders[size - 1]
+        for place in range(size):
+            antecedents = np.delete(members, place, axis=1)
+            antecedent_orders = itemsets.orders[size - 2][_row_of(itemsets, antecedents)]
+            padding = ((0, 0), (0, width - antecedents.shape[1]))
+            padded = np.pad(antecedents, padding, constant_values=-1)
+            yield padded, members[:, place], orders, antecedent_orders
 
 
 def _row_of(itemsets: Itemsets, sets: Ints) -> NDArray[np.int64]:
