@@ -40,7 +40,7 @@ ProductId = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="Products to answer, at most.")]
 Exclude = Annotated[
     list[str] | None,
-    QueryParameter(description="A product to leave out, a cart's for example; repeatable."),
+    QueryParameter(description="A product to leave out, such as one in the cart; may be repeated."),
 ]
 
 _HEADER_EXAMPLE = {

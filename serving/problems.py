@@ -119,11 +119,11 @@ def _documented(description: str, example: Problem) -> ResponseSpec:
 
 
 BAD_REQUEST = _documented(
-    "A parameter is not valid; `errors` says which.",
+    "A parameter is not valid; errors says which.",
     _problem(400, "Refused: limit.", [ParameterError("limit", "Expected `int` <= 100")]),
 )
 UNAVAILABLE = _documented(
     "Redis is away, too slow, or holds a value that this release cannot read. "
-    "`Retry-After` says in how many seconds to ask again.",
+    "Retry-After says in how many seconds to ask again.",
     _problem(503, "Redis does not answer; try again soon."),
 )

@@ -6,19 +6,21 @@ exists is looked at.
 
 import ast
 import pkgutil
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("recsys_assets.ingest", "recsys_assets.learn", "recsys_assets.evaluate")
 DAGSTER_FILES = {"assets", "checks", "automation", "resources", "definitions"}
 LEARNING = {"pandas", "numpy", "scipy", "implicit", "mlxtend", "matplotlib"}
-# Redis key literals, as they would stand in an f-string or a pattern.
-KEY_PARTS = ("user:", "product:", ":top_buys", ":bought_together", "publication:")
+# What a Redis key would show in a string, a pattern or the constant parts of an f-string.
+KEY_LITERAL = re.compile(r":top_buys|:bought_together|^(user|product|publication):\S*$")
 
 
 def modules_of(*packages: str) -> Iterator[str]:
@@ -29,6 +31,13 @@ def modules_of(*packages: str) -> Iterator[str]:
             yield package
             for module in pkgutil.walk_packages([str(folder)], prefix=f"{package}."):
                 yield module.name
+
+
+def pure_modules_of(*packages: str) -> Iterator[str]:
+    """The modules under the packages but for those that are Dagster's."""
+    for module in modules_of(*packages):
+        if module.rpartition(".")[2] not in DAGSTER_FILES:
+            yield module
 
 
 def source_of(module: str) -> Path:
@@ -50,7 +59,7 @@ def imports_of(module: str) -> frozenset[str]:
     return frozenset(result.stdout.split())
 
 
-def packages_of(modules: frozenset[str]) -> set[str]:
+def packages_of(modules: Iterable[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
@@ -100,45 +109,23 @@ def test_publish_imports_the_contract_and_nothing_else_of_serving(module: str):
     assert served <= {"serving.contract"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [*modules_of("recsys_assets.ingest", "recsys_assets.learn", "recsys_assets.evaluate")],
-)
-def test_no_stage_before_publish_names_redis_or_serving(module: str):
-    named = packages_of(frozenset(own_imports_of(module)))
-    assert named & {"redis", "serving"} == set()
-
-
-@pytest.mark.parametrize("module", [*modules_of("recsys_assets")])
+@pytest.mark.parametrize("module", [*pure_modules_of("recsys_assets")])
 def test_only_the_files_of_dagster_import_it(module: str):
-    if module.rpartition(".")[2] in DAGSTER_FILES:
-        return
-    assert "dagster" not in packages_of(frozenset(own_imports_of(module)))
+    assert "dagster" not in packages_of(own_imports_of(module))
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        name
-        for name in modules_of(
-            "recsys_assets.ingest",
-            "recsys_assets.learn",
-            "recsys_assets.evaluate",
-            "recsys_assets.publish",
-        )
-        if source_of(name).stem not in DAGSTER_FILES
-    ],
-)
-def test_a_pure_module_brings_no_dagster_along(module: str):
-    brought = packages_of(imports_of(module))
-    assert "dagster" not in brought
-    if not module.startswith("recsys_assets.publish"):
-        assert "redis" not in brought
+@pytest.mark.parametrize("module", [*pure_modules_of(*STAGES, "recsys_assets.publish")])
+def test_the_logic_of_a_stage_brings_no_dagster_along(module: str):
+    assert "dagster" not in packages_of(imports_of(module))
+
+
+@pytest.mark.parametrize("module", [*pure_modules_of(*STAGES)])
+def test_the_logic_before_publish_knows_no_redis(module: str):
+    assert packages_of(imports_of(module)) & {"redis", "serving"} == set()
 
 
 @pytest.mark.parametrize("module", [*modules_of("serving", "recsys_assets")])
 def test_no_file_but_the_contract_holds_a_redis_key(module: str):
     if module == "serving.contract":
         return
-    found = [text for text in strings_of(module) if any(part in text for part in KEY_PARTS)]
-    assert found == []
+    assert [text for text in strings_of(module) if KEY_LITERAL.search(text)] == []
