@@ -9,12 +9,15 @@ counts as a purchase" has one home. Timestamps without time zone are read as UTC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from recsys_assets.settings import ShopSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 INTERACTIONS = "user_product_interactions"
 BATCH_METADATA = "batch_metadata"
@@ -48,6 +51,7 @@ class Shop:
     products: str | None
     products_id: str
     products_name: str
+    order_id_type: str
     user_id_type: str
     product_id_type: str
     schema: str
@@ -80,6 +84,52 @@ class Shop:
                 self.quantity,
             ],
         }
+
+    def weights(self, as_of: datetime, half_life_seconds: float) -> sql.Composed:
+        """SELECT of (user_id, product_id, weight): every interaction's score decayed to ``as_of``.
+
+        Ids are bigint or text, weight is float4.
+        """
+        return sql.SQL(
+            "SELECT {user_id} AS user_id, {product_id} AS product_id,"
+            " (interaction_score * power(0.5::float8, least(100, greatest(0,"
+            " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
+            " AS weight FROM {interactions}"
+        ).format(
+            user_id=plain_id("user_id", self.user_id_type),
+            product_id=plain_id("product_id", self.product_id_type),
+            as_of=sql.Literal(as_of),
+            half_life=sql.Literal(half_life_seconds),
+            interactions=self.interactions,
+        )
+
+    def popularity(self, as_of: datetime, half_life_seconds: float) -> sql.Composed:
+        """SELECT of (product_id, weight, orders) of all purchases, guests' included, best first.
+
+        ``weight`` is the number of purchases, each halved for every half-life before ``as_of``.
+        """
+        return sql.SQL(
+            "SELECT {product_id} AS product_id, sum(power(0.5::float8, least(1000, greatest(0,"
+            " extract(epoch FROM {as_of} - purchased_at)::float8 / {half_life})))) AS weight,"
+            " count(*) AS orders FROM ({purchases}) AS counted"
+            " GROUP BY counted.product_id ORDER BY weight DESC, counted.product_id"
+        ).format(
+            product_id=plain_id("product_id", self.product_id_type),
+            as_of=sql.Literal(as_of),
+            half_life=sql.Literal(half_life_seconds),
+            purchases=self.purchases(),
+        )
+
+    def basket_lines(self) -> sql.Composed:
+        """SELECT of (order_id, product_id) of all purchases, guests' included."""
+        return sql.SQL(
+            "SELECT {order_id} AS order_id, {product_id} AS product_id"
+            " FROM ({purchases}) AS counted"
+        ).format(
+            order_id=plain_id("order_id", self.order_id_type),
+            product_id=plain_id("product_id", self.product_id_type),
+            purchases=self.purchases(),
+        )
 
     def changed_orders(self, since: datetime | None) -> sql.Composed:
         """SELECT of (user_id, changed_at) of orders changed at or after ``since``; None: of all."""
@@ -146,6 +196,18 @@ class Shop:
         )
 
 
+def plain_id(column: str, column_type: str) -> sql.Composed:
+    """A column of ids as bigint where it holds integers, as text otherwise (uuid, text)."""
+    return sql.SQL("{}::{}").format(
+        sql.Identifier(column), sql.SQL("bigint" if is_integer(column_type) else "text")
+    )
+
+
+def is_integer(column_type: str) -> bool:
+    """Whether ids of this type are numbers in the API."""
+    return column_type in ("bigint", "integer", "smallint")
+
+
 def identifier(table: str) -> sql.Identifier:
     """A table's name, which may be qualified (``schema.table``), as an identifier."""
     return sql.Identifier(*table.split("."))
@@ -166,6 +228,23 @@ def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) ->
             f"PostgreSQL cannot be reached: {str(error).strip()}. Check that it runs and that"
             " RECSYS_DATABASE_URL is right."
         ) from error
+
+
+def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
+    """The rows of a query as an Arrow table, streamed in PostgreSQL's binary COPY format.
+
+    Parameters must already stand in the query. Raises :class:`ShopError` as :func:`connect` does.
+    """
+    from adbc_driver_manager import Error
+    from adbc_driver_postgresql import dbapi
+
+    try:
+        with dbapi.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET timezone TO 'UTC'")
+            cursor.execute(query.as_string(None))
+            return cursor.fetch_arrow_table()
+    except Error as error:
+        raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
 
 
 def columns_of(connection: psycopg.Connection, table: str) -> dict[str, str]:
@@ -215,6 +294,7 @@ def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop
         products=products if has_names else None,
         products_id=settings.products_id_column,
         products_name=settings.products_name_column,
+        order_id_type=orders[settings.orders_id_column],
         user_id_type=orders[settings.orders_user_id_column],
         product_id_type=items[settings.order_items_product_id_column],
         schema=settings.schema_name,
@@ -285,7 +365,7 @@ def product_names(
 
 def _type(name: str) -> sql.SQL:
     """A type as PostgreSQL's own catalogue spells it."""
-    return sql.SQL(cast(LiteralString, name))
+    return sql.SQL(name)
 
 
 def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:

@@ -1,1 +1,1 @@
-"""Learning: what is computed offline from interactions and baskets, and kept as artifacts."""
+"""From interactions and baskets to models: versioned pickles in the folder of artifacts."""

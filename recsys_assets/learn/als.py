@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_assets.learn.matrix import Ids, Interactions
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class AlsModel:
 def fit_als(
     interactions: Interactions,
     parameters: AlsParameters,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = lambda _: None,
 ) -> AlsModel:
     """Train on all cores; the same interactions and seed give the same factors.
 
-    ``progress`` is called with (iterations done, iterations in all). Raises ValueError when there
+    ``progress`` is told the number of iterations done. Raises ValueError when there
     are no interactions.
     """
     from implicit.cpu.als import AlternatingLeastSquares
@@ -64,9 +64,7 @@ def fit_als(
         model.fit(
             interactions.matrix,
             show_progress=False,
-            callback=lambda iteration, _seconds, _loss: progress(
-                iteration + 1, parameters.iterations
-            ),
+            callback=lambda iteration, _seconds, _loss: progress(iteration + 1),
         )
     return AlsModel(
         user_factors=model.user_factors,

@@ -10,17 +10,18 @@ import pickle
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 FORMAT = 1
 Arrays = Mapping[str, NDArray[Any]]
+_Kind = TypeVar("_Kind")
 
 
 class ArtifactError(RuntimeError):
@@ -52,7 +53,7 @@ def artifact_path(folder: Path, name: str) -> Path:
 def versions(folder: Path, name: str) -> list[Path]:
     """The kept versions of an artifact, newest first."""
     pattern = re.compile(re.escape(name) + r"-\d{8}T\d{6}\.\d{6}Z\.pkl")
-    return sorted((p for p in folder.glob(f"{name}-*.pkl") if pattern.fullmatch(p.name)))[::-1]
+    return sorted(p for p in folder.glob(f"{name}-*.pkl") if pattern.fullmatch(p.name))[::-1]
 
 
 def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) -> Path:
@@ -122,6 +123,21 @@ def load_artifact(folder: Path, name: str) -> tuple[Header, dict[str, NDArray[An
             f" {FORMAT}: materialize {name}"
         )
     return header, arrays
+
+
+def to_arrays(value: Any) -> dict[str, NDArray[Any]]:
+    """The fields of a dataclass as arrays, numbers as arrays without dimension."""
+    return {f.name: np.asarray(getattr(value, f.name)) for f in fields(value)}
+
+
+def from_arrays(kind: type[_Kind], arrays: Arrays) -> _Kind:
+    """The inverse of :func:`to_arrays`; :class:`ArtifactError` when the fields do not fit."""
+    try:
+        return kind(**{name: a if a.ndim else a.item() for name, a in arrays.items()})
+    except TypeError as error:
+        raise ArtifactError(
+            f"the artifact is of another release ({error}): materialize it again"
+        ) from error
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -73,7 +73,8 @@ def encode_ids(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
 def as_ids(values: pa.Array) -> Ids:
     """Arrow ids as int64 or str objects."""
     if pa.types.is_integer(values.type):
-        return values.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        integers: NDArray[np.int64] = values.to_numpy(zero_copy_only=False).astype(np.int64)
+        return integers
     return np.array(values.to_pylist(), dtype=object)
 
 

@@ -89,7 +89,9 @@ class PostgresServer(EmbeddedServer):
         options = {**self.options, "unix_socket_directories": f'"{self.socket_folder}"'}
         arguments = shlex.join(f"--{name}={value}" for name, value in options.items())
         self.run(
-            self._command("pg_ctl", "start", "-W", "-D", self.data, "-l", self.log, "-o", arguments),
+            self._command(
+                "pg_ctl", "start", "-W", "-D", self.data, "-l", self.log, "-o", arguments
+            ),
             lock,
         )
 

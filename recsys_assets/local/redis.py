@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from recsys_assets.local.server import EmbeddedServer, ServiceError, package_folder
 
@@ -63,7 +65,8 @@ class RedisServer(EmbeddedServer):
             client.shutdown()
 
     def _client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket_folder / SOCKET))
+        path = str(self.socket_folder / SOCKET)
+        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), retries=0))
 
 
 def _program() -> Path:

@@ -1,5 +1,7 @@
 """The two servers everything runs on: the shop's own, or embedded ones where none are set."""
 
+import atexit
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -29,3 +31,30 @@ def running_services(
             server = RedisServer(settings.state_dir / "redis")
             urls["redis_url"] = servers.enter_context(server.in_use())
         yield settings.model_copy(update=urls)
+
+
+_of_this_process = ExitStack()
+
+
+def use_services(settings: Settings) -> Settings:
+    """The settings with the URLs of servers that run for as long as this process lives.
+
+    Children of this process find the URLs in the environment. For programs that nobody can wrap
+    in :func:`running_services`, such as Dagster's own commands.
+    """
+    if not (settings.database_url and settings.redis_url):
+        settings = _of_this_process.enter_context(running_services(settings))
+        atexit.register(_of_this_process.close)
+    export_urls(settings)
+    return settings
+
+
+def export_urls(settings: Settings) -> None:
+    """Let the resources of this process and its children find the servers of ``settings``."""
+    os.environ.update(
+        {
+            f"RECSYS_{name.upper()}": url
+            for name in ("database_url", "redis_url")
+            if (url := getattr(settings, name))
+        }
+    )

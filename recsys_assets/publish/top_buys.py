@@ -7,13 +7,18 @@ Equal scores are ordered by popularity, and what then is left of a list is fille
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+
+from recsys_assets.learn.matrix import Ids, positions
+from recsys_assets.publish.redis_writer import Edition
+from serving import contract
+from serving.contract import ScoredProduct, TopBuys
 
 Floats = NDArray[np.float32]
 
@@ -104,3 +109,34 @@ def scaled_by_maximum(purchases: csr_matrix) -> csr_matrix:
     scaled = purchases.copy()
     scaled.data /= np.repeat(maximum, np.diff(purchases.indptr))
     return scaled
+
+
+def factors_of(ids: Ids, model_ids: Ids, model_factors: Floats) -> Floats:
+    """The model's factors of ``ids``, a row of zeros for each that the model does not know."""
+    position = positions(model_ids, ids)
+    factors = np.zeros((len(ids), model_factors.shape[1]), np.float32)
+    known = position >= 0
+    factors[known] = model_factors[position[known]]
+    return factors
+
+
+def personal_lists(
+    lists: Iterable[TopLists],
+    user_ids: Ids,
+    product_ids: Ids,
+    edition: Edition,
+) -> Iterator[tuple[str, bytes]]:
+    """Redis keys and values of the users' lists."""
+    for block in lists:
+        users = user_ids[block.first_row : block.first_row + len(block.products)].tolist()
+        products = product_ids[block.products].tolist()
+        scores = np.round(block.scores.astype(np.float64), 6).tolist()
+        for user, user_products, user_scores in zip(users, products, scores, strict=True):
+            value = TopBuys(
+                source="personal",
+                model_version=edition.model_version,
+                generated_at=edition.generated_at,
+                orders_through=edition.orders_through,
+                products=list(map(ScoredProduct, user_products, user_scores)),
+            )
+            yield contract.user_top_buys_key(user), contract.encode_top_buys(value)

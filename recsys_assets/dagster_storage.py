@@ -1,0 +1,78 @@
+"""Dagster's own storage: dagster-postgres in a schema of its own in the configured database.
+
+`dagster.yaml` names this class, so that one URL, RECSYS_DATABASE_URL, is all there is to set, and
+Dagster's tables never mix with the shop's. Nothing else belongs here.
+"""
+
+import os
+from typing import Any, TypedDict
+
+import psycopg
+from dagster import Field, StringSource
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+from recsys_assets.local.services import use_services
+from recsys_assets.settings import Settings
+from recsys_assets.tables import ShopError, connect
+
+
+class _Config(TypedDict):
+    schema: str
+
+
+class SchemaPostgresStorage(DagsterPostgresStorage):
+    """Runs, events and schedules in one schema of the database at RECSYS_DATABASE_URL.
+
+    RECSYS_DAGSTER_DATABASE_URL puts them into another database. The schema is created when missing.
+    Where no URL is set, the embedded servers are used for as long as this process lives, and its
+    children find their URLs in the environment.
+    """
+
+    @classmethod
+    def config_type(cls) -> dict[str, Field]:
+        """The schema's name."""
+        return {"schema": Field(StringSource, default_value="dagster", is_required=False)}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: _Config
+    ) -> "SchemaPostgresStorage":
+        """The storage that `dagster.yaml` asks for."""
+        settings = use_services(Settings())
+        url = os.environ.get("RECSYS_DAGSTER_DATABASE_URL") or settings.database_url
+        assert url is not None
+        schema = config_value["schema"]
+        _create_schema(url, schema)
+        return cls(inst_data=inst_data, postgres_url=schema_url(url, schema))
+
+
+def schema_url(url: str, schema: str) -> str:
+    """The SQLAlchemy URL of sessions that see only ``schema``, for psycopg2."""
+    parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    given: Any = parsed.query.get("options", "")
+    options = f"{given} -csearch_path={schema}".strip()
+    return parsed.update_query_dict({"options": options}).render_as_string(hide_password=False)
+
+
+def _create_schema(url: str, schema: str) -> None:
+    with connect(url, autocommit=True) as connection:
+        exists = connection.execute(
+            "SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]
+        ).fetchone()
+        if exists:
+            return
+        try:
+            connection.execute(
+                sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+            )
+        except psycopg.errors.UniqueViolation:
+            pass  # another process was faster
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise ShopError(
+                f"the schema {schema!r} for Dagster's storage is missing and may not be created:"
+                f" {error}. Create it, or set RECSYS_DAGSTER_DATABASE_URL to a database where it"
+                " may be."
+            ) from error

@@ -1,0 +1,84 @@
+"""What people would rather look at than read, as Markdown: tables and small pictures.
+
+The Dagster UI renders both in an asset's metadata. Pictures are PNG data URIs; nothing is fetched.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table of rows with the same keys; numbers are right-aligned."""
+    if not rows:
+        return "*nothing*"
+    columns = list(rows[0])
+    align = ["---:" if isinstance(rows[0][c], int | float) else "---" for c in columns]
+    lines = [columns, align, *([_cell(row[c]) for c in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def histogram(values: "NDArray[Any]", *, title: str, x: str, y: str) -> str:
+    """A picture of a distribution over powers of ten (values above 0), as Markdown."""
+    import numpy as np
+
+    figure, axes = _axes(title, x, y)
+    positive = values[values > 0]
+    if len(positive):
+        low, high = float(positive.min()), float(positive.max())
+        axes.hist(positive, bins=np.geomspace(low, high * 1.0001, 40).tolist(), color="#4f6bed")
+        axes.set_xscale("log")
+    return _picture(figure)
+
+
+def ranking(values: "NDArray[Any]", *, title: str, x: str, y: str) -> str:
+    """A picture of values in descending order against their rank, both axes logarithmic."""
+    import numpy as np
+
+    figure, axes = _axes(title, x, y)
+    axes.loglog(np.arange(1, len(values) + 1), np.sort(values)[::-1], color="#4f6bed")
+    return _picture(figure)
+
+
+def scatter(
+    xs: "NDArray[Any]", ys: "NDArray[Any]", *, title: str, x: str, y: str, most: int = 5000
+) -> str:
+    """A picture of points, both axes logarithmic; of more than ``most`` an even selection."""
+    figure, axes = _axes(title, x, y)
+    step = max(1, len(xs) // most)
+    axes.loglog(xs[::step], ys[::step], ".", markersize=2, color="#4f6bed", alpha=0.5)
+    return _picture(figure)
+
+
+def _axes(title: str, x: str, y: str) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _picture(figure: "Figure") -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return f"![]({_data_uri(buffer.getvalue())})"
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,79 @@
+"""The assets of the stage ingest: the shop's tables, and our interactions made from them."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from recsys_assets.resources import ShopDatabase
+
+if TYPE_CHECKING:
+    from recsys_assets.ingest.interactions import Refresh
+
+orders = dg.AssetSpec(
+    "orders",
+    group_name="ingest",
+    kinds={"postgres"},
+    tags={"domain": "shop"},
+    description="The shop's orders: read only, never altered. RECSYS_ORDERS_* map its columns.",
+)
+order_items = dg.AssetSpec(
+    "order_items",
+    group_name="ingest",
+    kinds={"postgres"},
+    tags={"domain": "shop"},
+    description="The lines of the shop's orders. RECSYS_ORDER_ITEMS_* map its columns.",
+)
+
+
+class InteractionsConfig(dg.Config):
+    """How to refresh the interactions."""
+
+    rebuild: bool = False
+    """Recompute every user instead of those with changed orders."""
+
+
+@dg.asset(
+    deps=[orders, order_items],
+    group_name="ingest",
+    kinds={"postgres"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool="user_product_interactions",
+)
+def user_product_interactions(
+    context: dg.AssetExecutionContext, config: InteractionsConfig, shop: ShopDatabase
+) -> dg.MaterializeResult[None]:
+    """Time-decayed number of purchases of every user and product, kept up incrementally.
+
+    One transaction in PostgreSQL: finds the orders changed since the watermark in `batch_metadata`,
+    recomputes their users, advances the watermark. Run twice, it changes nothing.
+    """
+    from recsys_assets.ingest.interactions import refresh_interactions
+    from recsys_assets.tables import inspect_shop
+
+    with shop.connect() as connection:
+        refresh = refresh_interactions(
+            connection,
+            inspect_shop(connection, shop),
+            half_life=shop.half_life,
+            overlap=shop.overlap,
+            rebuild=config.rebuild,
+            log=context.log.info,
+        )
+    return dg.MaterializeResult(metadata=_metadata(refresh))
+
+
+def _metadata(refresh: "Refresh") -> dict[str, dg.MetadataValue | int | float | bool]:
+    watermark = refresh.watermark or datetime.fromtimestamp(0, UTC)
+    return {
+        "changed_orders": refresh.changed_orders,
+        "users_recomputed": refresh.users_recomputed,
+        "rows_written": refresh.rows_written,
+        "rows_deleted": refresh.rows_deleted,
+        "orders_in_future": refresh.orders_in_future,
+        "watermark": dg.MetadataValue.timestamp(watermark),
+        "rebuilt": refresh.rebuilt,
+        "seconds": refresh.seconds,
+    }

@@ -1,0 +1,245 @@
+"""The assets of the stage learn: the ALS model and the basket rules, as pickles in `data/`."""
+
+import time
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
+from recsys_assets.progress import Progress
+from recsys_assets.resources import ArtifactStore, ShopDatabase
+from recsys_assets.tables import ShopError
+
+if TYPE_CHECKING:
+    from recsys_assets.learn.baskets import BasketRules
+
+ALS_MODEL = "als_model"
+BASKET_RULES = "basket_rules"
+
+
+class AlsConfig(dg.Config):
+    """Hyper-parameters of ALS; the defaults won on held-out orders of a grocery."""
+
+    factors: int = Field(128, ge=1, description="latent factors of users and products")
+    alpha: float = Field(1.0, gt=0, description="confidence of one purchase of today")
+    regularization: float = Field(10.0, ge=0, description="ridge penalty on the factors")
+    iterations: int = Field(15, ge=1, description="alternations of users and products")
+    seed: int = Field(7, ge=0, description="of the factors training starts from")
+
+
+@dg.asset(
+    deps=[user_product_interactions],
+    group_name="learn",
+    kinds={"python", "pickle"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=ALS_MODEL,
+)
+def als_model(
+    context: dg.AssetExecutionContext,
+    config: AlsConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+) -> dg.MaterializeResult[None]:
+    """Factors of users and products by implicit ALS on the decayed interactions.
+
+    Reads the interactions as Arrow, trains on all cores with a fixed seed, and writes
+    `als_model.pkl` atomically, with earlier versions kept beside it.
+    """
+    from recsys_assets.figures import histogram
+    from recsys_assets.learn.als import AlsParameters, fit_als
+    from recsys_assets.learn.artifacts import Header, to_arrays
+    from recsys_assets.learn.matrix import interactions_from_arrow
+
+    started = time.monotonic()
+    watermark = shop.watermark()
+    weights = shop.read(lambda s: s.weights(watermark, shop.half_life.total_seconds()))
+    interactions = interactions_from_arrow(weights)
+    users, products = interactions.matrix.shape
+    context.log.info(
+        f"{interactions.matrix.nnz:,} interactions of {users:,} users with {products:,} products"
+    )
+    read = time.monotonic()
+    progress = Progress(context.log.info, "ALS iterations", config.iterations)
+    model = fit_als(interactions, AlsParameters(**config.model_dump()), progress)
+    fitted = time.monotonic()
+    header = Header(
+        name=ALS_MODEL,
+        created_at=datetime.now(UTC),
+        orders_through=watermark,
+        parameters={**config.model_dump(), "half_life_days": shop.half_life_days},
+    )
+    path = artifacts.save(header, to_arrays(model))
+    import numpy as np
+
+    per_user = np.diff(interactions.matrix.indptr)
+    return dg.MaterializeResult(
+        metadata={
+            "users": users,
+            "products": products,
+            "interactions": int(interactions.matrix.nnz),
+            "orders_through": dg.MetadataValue.timestamp(watermark),
+            "version": header.version,
+            "path": dg.MetadataValue.path(path),
+            "bytes": path.stat().st_size,
+            "seconds_reading": read - started,
+            "seconds_fitting": fitted - read,
+            "seconds": time.monotonic() - started,
+            "interactions_per_user": dg.MetadataValue.md(
+                histogram(per_user, title="Interactions per user", x="products bought", y="users")
+            ),
+        }
+    )
+
+
+class MiningEngine(Enum):
+    """Who finds the frequent itemsets; both find the same ones up to two products."""
+
+    sparse = "sparse"
+    mlxtend = "mlxtend"
+
+
+class MiningConfig(dg.Config):
+    """What makes an itemset frequent. Give one of the two minimums, or none for the default."""
+
+    engine: MiningEngine = Field(
+        MiningEngine.sparse, description="sparse: pairs, in bounded memory; mlxtend: larger sets"
+    )
+    min_orders: int | None = Field(None, ge=1, description="orders with all products; default 5")
+    min_support: float | None = Field(
+        None, gt=0, le=1, description="the same as a fraction of all baskets"
+    )
+    max_itemset_size: int = Field(2, ge=2, description="above 2 only with the engine mlxtend")
+    shrinkage: float = Field(
+        10.0, ge=0, description="k of the strength n / (E + k), in orders expected by chance"
+    )
+
+    @property
+    def minimum(self) -> dict[str, Any]:
+        """The minimum as ``frequent_itemsets`` takes it."""
+        if self.min_orders is None and self.min_support is None:
+            return {"min_orders": 5}
+        return {"min_orders": self.min_orders, "min_support": self.min_support}
+
+
+@dg.asset(
+    deps=[orders, order_items],
+    group_name="learn",
+    kinds={"python", "pickle"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=BASKET_RULES,
+)
+def basket_rules(
+    context: dg.AssetExecutionContext,
+    config: MiningConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+) -> dg.MaterializeResult[None]:
+    """Frequent itemsets of the orders and their rules: support, confidence, lift, strength.
+
+    Baskets of 2 to 100 distinct products count (RECSYS_MIN_BASKET_PRODUCTS and
+    RECSYS_MAX_BASKET_PRODUCTS); guests' orders are included.
+    """
+    from recsys_assets.figures import scatter
+    from recsys_assets.learn.artifacts import Header, to_arrays
+    from recsys_assets.learn.baskets import (
+        baskets_from_lines,
+        frequent_itemsets,
+        rules_from_itemsets,
+    )
+
+    started = time.monotonic()
+    last_change = shop.last_change()
+    if last_change is None:
+        raise ShopError("the shop has no orders: there are no baskets to mine")
+    lines = shop.read(lambda s: s.basket_lines())
+    baskets, counts = baskets_from_lines(
+        lines["order_id"],
+        lines["product_id"],
+        min_products=shop.min_basket_products,
+        max_products=shop.max_basket_products,
+    )
+    context.log.info(
+        f"{counts.baskets:,} baskets of {counts.orders:,} orders; left out: {counts.too_small:,}"
+        f" with fewer than {shop.min_basket_products} products, {counts.too_large:,} with more"
+        f" than {shop.max_basket_products}"
+    )
+    read = time.monotonic()
+    itemsets = frequent_itemsets(
+        baskets,
+        engine=config.engine.value,
+        max_itemset_size=config.max_itemset_size,
+        **config.minimum,
+    )
+    rules = rules_from_itemsets(itemsets, config.shrinkage)
+    mined = time.monotonic()
+    context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
+    header = Header(
+        name=BASKET_RULES,
+        created_at=datetime.now(UTC),
+        orders_through=last_change,
+        parameters={
+            **config.model_dump(exclude={"engine"}),
+            "engine": config.engine.value,
+            "min_orders": itemsets.min_orders,
+            "min_basket_products": shop.min_basket_products,
+            "max_basket_products": shop.max_basket_products,
+        },
+    )
+    path = artifacts.save(header, to_arrays(rules))
+    return dg.MaterializeResult(
+        metadata={
+            "orders": counts.orders,
+            "baskets": counts.baskets,
+            "baskets_too_small": counts.too_small,
+            "baskets_too_large": counts.too_large,
+            "min_orders": itemsets.min_orders,
+            "itemsets": sum(len(orders) for orders in itemsets.orders),
+            "rules": len(rules.orders),
+            "orders_through": dg.MetadataValue.timestamp(last_change),
+            "version": header.version,
+            "path": dg.MetadataValue.path(path),
+            "bytes": path.stat().st_size,
+            "seconds_reading": read - started,
+            "seconds_mining": mined - read,
+            "seconds": time.monotonic() - started,
+            "strongest_rules": dg.MetadataValue.md(_strongest(rules, shop)),
+            "lift_against_support": dg.MetadataValue.md(
+                scatter(
+                    rules.support, rules.lift, title="Lift against support", x="support", y="lift"
+                )
+            ),
+        }
+    )
+
+
+def _strongest(rules: "BasketRules", shop: ShopDatabase, most: int = 10) -> str:
+    """A table of the strongest rules with one antecedent, with names where there are any."""
+    import numpy as np
+
+    from recsys_assets.figures import markdown_table
+
+    single = np.flatnonzero((rules.antecedents[:, 1:] == -1).all(axis=1))
+    best = single[np.argsort(-rules.strength[single], kind="stable")[:most]]
+    antecedents = rules.product_ids[rules.antecedents[best, 0]].tolist()
+    consequents = rules.product_ids[rules.consequent[best]].tolist()
+    names = shop.product_names([*antecedents, *consequents])
+    return markdown_table(
+        [
+            {
+                "with": names.get(str(antecedent), antecedent),
+                "also bought": names.get(str(consequent), consequent),
+                "orders": int(rules.orders[row]),
+                "confidence": float(rules.confidence[row]),
+                "lift": float(rules.lift[row]),
+                "strength": float(rules.strength[row]),
+            }
+            for row, antecedent, consequent in zip(best, antecedents, consequents, strict=True)
+        ]
+    )

@@ -1,0 +1,269 @@
+"""The assets of the stage publish: three families of keys in Redis."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+from pydantic import Field
+
+from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
+from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
+from recsys_assets.progress import Progress
+from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
+from serving.contract import Family, Id
+
+
+class TopBuysConfig(dg.Config):
+    """Length of the published lists."""
+
+    length: int = Field(100, ge=1, le=1000, description="products in a list, at most")
+
+
+class UserTopBuysConfig(TopBuysConfig):
+    """How ALS and a user's own purchases are blended."""
+
+    own_weight: float = Field(
+        2.0, ge=0, description="score of the user's most bought product, added to that of ALS"
+    )
+
+
+class BoughtTogetherConfig(dg.Config):
+    """Which rules make a list."""
+
+    length: int = Field(50, ge=1, le=1000, description="products in a list, at most")
+    min_orders: int = Field(5, ge=1, description="orders that a rule rests on, at least")
+
+
+@dg.asset(
+    deps=[als_model, user_product_interactions],
+    group_name="publish",
+    kinds={"python", "redis"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=Family.USER_TOP_BUYS,
+)
+def user_top_buys(
+    context: dg.AssetExecutionContext,
+    config: UserTopBuysConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+    redis: RedisPublisher,
+) -> dg.MaterializeResult[None]:
+    """`user:{id}:top_buys` for every user with purchases: ALS blended with their own purchases.
+
+    The exact best products of all, computed in blocks of users so that memory stays bounded.
+    """
+    import numpy as np
+
+    from recsys_assets.learn.als import AlsModel
+    from recsys_assets.learn.artifacts import from_arrays
+    from recsys_assets.learn.matrix import interactions_from_arrow
+    from recsys_assets.publish.redis_reader import read_user_top_buys
+    from recsys_assets.publish.redis_writer import Edition, publish
+    from recsys_assets.publish.top_buys import blended_top_n, factors_of, personal_lists
+
+    started = time.monotonic()
+    watermark = shop.watermark()
+    header, arrays = artifacts.load(ALS_MODEL)
+    model = from_arrays(AlsModel, arrays)
+    weights = shop.read(lambda s: s.weights(watermark, shop.half_life.total_seconds()))
+    interactions = interactions_from_arrow(weights)
+    user_ids, product_ids = interactions.user_ids, interactions.product_ids
+    read = time.monotonic()
+    lists = blended_top_n(
+        factors_of(user_ids, model.user_ids, model.user_factors),
+        factors_of(product_ids, model.product_ids, model.product_factors),
+        interactions.matrix,
+        popularity=np.asarray(interactions.matrix.sum(axis=0), np.float32).ravel(),
+        own_weight=config.own_weight,
+        n=config.length,
+    )
+    edition = Edition(header.version, datetime.now(UTC), watermark)
+    progress = Progress(context.log.info, "users published", len(user_ids))
+    with redis.client() as client:
+        published = publish(
+            client,
+            Family.USER_TOP_BUYS,
+            edition,
+            personal_lists(lists, user_ids, product_ids, edition),
+            user_ids,
+            progress,
+        )
+        some = user_ids[:: max(1, len(user_ids) // 3)][:3].tolist()
+        examples = {
+            f"user {user_id}": [p.product_id for p in top_buys.products]
+            for user_id in some
+            if (top_buys := read_user_top_buys(client, user_id))
+        }
+    finished = time.monotonic()
+    return dg.MaterializeResult(
+        metadata={
+            "users": published.keys,
+            "users_unknown_to_model": int((~np.isin(user_ids, model.user_ids)).sum()),
+            "keys_removed": published.removed,
+            "model_version": header.version,
+            "orders_through": dg.MetadataValue.timestamp(watermark),
+            "seconds_reading": read - started,
+            "seconds": finished - started,
+            "users_per_second": published.keys / (finished - read),
+            "examples": dg.MetadataValue.md(_side_by_side(shop, examples)),
+        }
+    )
+
+
+@dg.asset(
+    deps=[orders, order_items, user_product_interactions],
+    group_name="publish",
+    kinds={"postgres", "redis"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=Family.GLOBAL_TOP_BUYS,
+)
+def global_top_buys(
+    context: dg.AssetExecutionContext,
+    config: TopBuysConfig,
+    shop: ShopDatabase,
+    redis: RedisPublisher,
+) -> dg.MaterializeResult[None]:
+    """`global:top_buys`, for guests and unknown users: products by decayed number of purchases.
+
+    Computed from the orders, those of guests included, as of the interactions' watermark.
+    """
+    import numpy as np
+
+    from recsys_assets.figures import markdown_table, ranking
+    from recsys_assets.publish.popularity import popular_list
+    from recsys_assets.publish.redis_writer import Edition, publish
+
+    started = time.monotonic()
+    watermark = shop.watermark()
+    popularity = shop.read(lambda s: s.popularity(watermark, shop.half_life.total_seconds()))
+    generated_at = datetime.now(UTC)
+    edition = Edition(f"{generated_at:%Y%m%dT%H%M%S.%fZ}", generated_at, watermark)
+    with redis.client() as client:
+        publish(
+            client,
+            Family.GLOBAL_TOP_BUYS,
+            edition,
+            [popular_list(popularity, config.length, edition)],
+            popularity["product_id"].to_numpy(),
+        )
+    context.log.info(f"{len(popularity):,} products sold; the first {config.length} published")
+    best = popularity.slice(0, 10).to_pylist()
+    names = shop.product_names([row["product_id"] for row in best])
+    return dg.MaterializeResult(
+        metadata={
+            "products_sold": len(popularity),
+            "products_published": min(config.length, len(popularity)),
+            "model_version": edition.model_version,
+            "orders_through": dg.MetadataValue.timestamp(watermark),
+            "seconds": time.monotonic() - started,
+            "most_popular": dg.MetadataValue.md(
+                markdown_table(
+                    [
+                        {
+                            "product": names.get(str(row["product_id"]), row["product_id"]),
+                            "orders": row["orders"],
+                            "decayed": row["weight"],
+                        }
+                        for row in best
+                    ]
+                )
+            ),
+            "popularity": dg.MetadataValue.md(
+                ranking(
+                    np.asarray(popularity["orders"]),
+                    title="Popularity",
+                    x="rank of the product",
+                    y="orders",
+                )
+            ),
+        }
+    )
+
+
+@dg.asset(
+    deps=[basket_rules],
+    group_name="publish",
+    kinds={"python", "redis"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=Family.BOUGHT_TOGETHER,
+)
+def bought_together(
+    context: dg.AssetExecutionContext,
+    config: BoughtTogetherConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+    redis: RedisPublisher,
+) -> dg.MaterializeResult[None]:
+    """`product:{id}:bought_together`: for every product the strongest rules it is antecedent of.
+
+    Ordered by strength, the lift shrunk by the orders expected by chance, so that coincidences of
+    rare products do not come first.
+    """
+    import numpy as np
+
+    from recsys_assets.learn.artifacts import from_arrays
+    from recsys_assets.learn.baskets import BasketRules, top_consequents
+    from recsys_assets.publish.bought_together import pairing_lists
+    from recsys_assets.publish.redis_reader import read_bought_together
+    from recsys_assets.publish.redis_writer import Edition, publish
+
+    started = time.monotonic()
+    header, arrays = artifacts.load(BASKET_RULES)
+    rules = from_arrays(BasketRules, arrays)
+    top = top_consequents(rules, config.length, config.min_orders)
+    listed = np.flatnonzero(np.diff(top.indptr))
+    edition = Edition(header.version, datetime.now(UTC), header.orders_through)
+    progress = Progress(context.log.info, "products published", len(listed))
+    with redis.client() as client:
+        published = publish(
+            client,
+            Family.BOUGHT_TOGETHER,
+            edition,
+            pairing_lists(rules, top),
+            rules.product_ids[listed],
+            progress,
+        )
+        best = listed[np.argsort(-rules.product_orders[listed], kind="stable")[:3]]
+        examples = {
+            str(product_id): [p.product_id for p in read_bought_together(client, product_id)]
+            for product_id in rules.product_ids[best].tolist()
+        }
+    names = shop.product_names(list(examples))
+    examples = {f"with {names.get(product, product)}": lists for product, lists in examples.items()}
+    return dg.MaterializeResult(
+        metadata={
+            "products": published.keys,
+            "products_sold": len(rules.product_ids),
+            "pairings": len(top.consequents),
+            "keys_removed": published.removed,
+            "model_version": header.version,
+            "orders_through": dg.MetadataValue.timestamp(header.orders_through),
+            "seconds": time.monotonic() - started,
+            "examples": dg.MetadataValue.md(_side_by_side(shop, examples)),
+        }
+    )
+
+
+def _side_by_side(shop: ShopDatabase, lists: Mapping[str, Sequence[Id]], most: int = 5) -> str:
+    """The first products of a few lists, by name, one column for each list."""
+    from recsys_assets.figures import markdown_table
+
+    names = shop.product_names([i for products in lists.values() for i in products[:most]])
+    return markdown_table(
+        [
+            {
+                title: names.get(str(products[place]), products[place])
+                if place < len(products)
+                else ""
+                for title, products in lists.items()
+            }
+            for place in range(most)
+        ]
+    )

@@ -1,0 +1,133 @@
+"""Connections as Dagster resources: the shop's PostgreSQL, Redis, the folder of artifacts.
+
+They hand out plain objects - a psycopg connection, an Arrow table, a Redis client, arrays - so that
+the code of the stages needs no Dagster. URLs come from environment variables, which the Dagster UI
+shows by name and not by value.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from psycopg import sql
+
+from recsys_assets import tables
+from recsys_assets.settings import ShopSettings
+from recsys_assets.tables import Shop
+
+if TYPE_CHECKING:
+    import psycopg
+    import pyarrow as pa
+
+    from recsys_assets.learn.artifacts import Arrays, Header
+    from recsys_assets.publish.redis_writer import Client
+    from serving.contract import Id
+
+
+class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The shop's database, and ours in it; the fields say where the shop keeps its orders."""
+
+    url: str
+
+    @contextmanager
+    def connect(self) -> Iterator["psycopg.Connection"]:
+        """A connection in autocommit mode, closed at the end."""
+        with tables.connect(
+            self.url, statement_timeout_seconds=self.statement_timeout_seconds, autocommit=True
+        ) as connection:
+            yield connection
+
+    def inspect(self) -> Shop:
+        """The shop's tables, checked; see :func:`recsys_assets.tables.inspect_shop`."""
+        with self.connect() as connection:
+            return tables.inspect_shop(connection, self)
+
+    def read(self, query: Callable[[Shop], sql.Composed]) -> "pa.Table":
+        """The Arrow table of a query over the shop."""
+        return tables.read_arrow(self.url, query(self.inspect()))
+
+    def watermark(self) -> datetime:
+        """The time up to which orders are in the interactions.
+
+        Raises :class:`recsys_assets.tables.ShopError` before the first refresh.
+        """
+        from recsys_assets.ingest.interactions import orders_watermark
+
+        with self.connect() as connection:
+            watermark = orders_watermark(connection, tables.inspect_shop(connection, self))
+        if watermark is None:
+            raise tables.ShopError(
+                "no order is in the interactions yet: load orders, then materialize"
+                " user_product_interactions"
+            )
+        return watermark
+
+    def last_change(self) -> datetime | None:
+        """The time of the latest change of an order; None in a shop without orders."""
+        with self.connect() as connection:
+            shop = tables.inspect_shop(connection, self)
+            row = connection.execute(shop.last_change()).fetchone()
+        return row[0] if row else None
+
+    def count_users(self) -> int:
+        """Users with interactions."""
+        table = self.inspect().interactions
+        with self.connect() as connection:
+            row = connection.execute(
+                sql.SQL("SELECT count(*) FROM (SELECT DISTINCT user_id FROM {}) AS u").format(table)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def some_users(self, most: int = 20) -> "list[Id]":
+        """Ids of a few users with interactions, the ones whose ids come first."""
+        table = self.inspect().interactions
+        with self.connect() as connection:
+            rows = connection.execute(
+                sql.SQL("SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT %s").format(table), [most]
+            ).fetchall()
+        return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]
+
+    def product_names(self, product_ids: list[Any]) -> dict[str, str]:
+        """Names of products by the text of their id; empty where no names table is configured."""
+        with self.connect() as connection:
+            shop = tables.inspect_shop(connection, self)
+            return tables.product_names(connection, shop, product_ids)
+
+
+class RedisPublisher(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The Redis that lists are published to: a single server or a cluster."""
+
+    url: str
+
+    @contextmanager
+    def client(self) -> Iterator["Client"]:
+        """A connected client, closed at the end; a clear error when Redis is away."""
+        from recsys_assets.publish.redis_writer import connect
+
+        client = connect(self.url)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The folder of model artifacts; see :mod:`recsys_assets.learn.artifacts`."""
+
+    folder: str
+    keep: int = 3
+
+    def save(self, header: "Header", arrays: "Arrays") -> Path:
+        """Make this the current version of its artifact."""
+        from recsys_assets.learn.artifacts import save_artifact
+
+        return save_artifact(Path(self.folder), header, arrays, keep=self.keep)
+
+    def load(self, name: str) -> "tuple[Header, dict[str, Any]]":
+        """The current version of an artifact."""
+        from recsys_assets.learn.artifacts import load_artifact
+
+        return load_artifact(Path(self.folder), name)
