@@ -28,7 +28,7 @@ BREAKFASTS = [
     ["milk", "bread", "butter"],
 ]
 BREAD, BUTTER, JAM, MILK = range(4)
-PAIR_ORDERS = {
+PAIR_ORDERS: dict[tuple[int, ...], int] = {
     (BREAD, BUTTER): 3,
     (BREAD, JAM): 2,
     (BREAD, MILK): 1,

