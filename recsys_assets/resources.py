@@ -74,21 +74,14 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
 
     def count_users(self) -> int:
         """Users with interactions."""
-        table = self.inspect().interactions
         with self.connect() as connection:
-            row = connection.execute(
-                sql.SQL("SELECT count(*) FROM (SELECT DISTINCT user_id FROM {}) AS u").format(table)
-            ).fetchone()
-        return int(row[0]) if row else 0
+            shop = tables.inspect_shop(connection, self)
+            return tables.count_interactions(connection, shop)[1]
 
     def some_users(self, most: int = 20) -> "list[Id]":
         """Ids of a few users with interactions, the ones whose ids come first."""
-        table = self.inspect().interactions
         with self.connect() as connection:
-            rows = connection.execute(
-                sql.SQL("SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT %s").format(table), [most]
-            ).fetchall()
-        return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]
+            return tables.some_users(connection, tables.inspect_shop(connection, self), most)
 
     def product_names(self, product_ids: list[Any]) -> dict[str, str]:
         """Names of products by the text of their id; empty where no names table is configured."""

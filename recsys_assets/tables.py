@@ -343,6 +343,54 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
             )
 
 
+def count_interactions(connection: psycopg.Connection, shop: Shop) -> tuple[int, int]:
+    """Rows and users of our interactions; zeros before the table exists."""
+    if not columns_of(connection, f"{shop.schema}.{INTERACTIONS}"):
+        return 0, 0
+    row = connection.execute(
+        sql.SQL(
+            "SELECT coalesce(sum(rows), 0)::bigint, count(*)"
+            " FROM (SELECT count(*) AS rows FROM {} GROUP BY user_id) AS users"
+        ).format(shop.interactions)
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def some_users(connection: psycopg.Connection, shop: Shop, most: int) -> list[Any]:
+    """Ids of a few users with interactions, the ones whose ids come first."""
+    rows = connection.execute(
+        sql.SQL("SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT %s").format(shop.interactions),
+        [most],
+    ).fetchall()
+    return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]
+
+
+def missing_indexes(connection: psycopg.Connection, shop: Shop) -> list[str]:
+    """Statements that create the indexes which an incremental refresh would use, where missing."""
+    wanted = [
+        (shop.orders, shop.changed_at),
+        (shop.orders, shop.user_id),
+        (shop.order_items, shop.item_order_id),
+    ]
+    return [
+        f"CREATE INDEX CONCURRENTLY ON {identifier(table).as_string(connection)}"
+        f" ({sql.Identifier(column).as_string(connection)});"
+        for table, column in wanted
+        if not _is_indexed(connection, table, column)
+    ]
+
+
+def _is_indexed(connection: psycopg.Connection, table: str, column: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_index JOIN pg_attribute"
+        " ON attrelid = indrelid AND attnum = indkey[0]"
+        " WHERE indrelid = %s::regclass AND attname = %s AND indpred IS NULL AND indisvalid)",
+        [identifier(table).as_string(connection), column],
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def product_names(
     connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
 ) -> dict[str, str]:

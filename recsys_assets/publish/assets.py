@@ -42,7 +42,7 @@ class BoughtTogetherConfig(dg.Config):
     owners=["team:data"],
     tags={"domain": "recommendations"},
     code_version="1",
-    pool=Family.USER_TOP_BUYS,
+    pool=Family.USER_TOP_BUYS.value,
 )
 def user_top_buys(
     context: dg.AssetExecutionContext,
@@ -120,7 +120,7 @@ def user_top_buys(
     owners=["team:data"],
     tags={"domain": "recommendations"},
     code_version="1",
-    pool=Family.GLOBAL_TOP_BUYS,
+    pool=Family.GLOBAL_TOP_BUYS.value,
 )
 def global_top_buys(
     context: dg.AssetExecutionContext,
@@ -192,7 +192,7 @@ def global_top_buys(
     owners=["team:data"],
     tags={"domain": "recommendations"},
     code_version="1",
-    pool=Family.BOUGHT_TOGETHER,
+    pool=Family.BOUGHT_TOGETHER.value,
 )
 def bought_together(
     context: dg.AssetExecutionContext,

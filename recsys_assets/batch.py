@@ -1,0 +1,186 @@
+"""Materializing assets from the command line: a Dagster run in this process, with its progress.
+
+The run is recorded in the Dagster instance like any other, to look up in the UI.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from recsys_assets.progress import watching
+
+# The graph's own log goes to the instance; the terminal shows bars instead of it.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class MaterializationError(RuntimeError):
+    """A run failed: which asset or check, and why."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was materialized, in the order in which it finished, with the seconds it took."""
+
+    run_id: str
+    seconds: dict[str, float]
+
+
+def materialize(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    console: Console,
+    *,
+    assets: Sequence[str] = (),
+    config: dict[str, Any] | None = None,
+) -> Batch:
+    """Materialize ``assets`` (all of them when empty) with their checks, in dependency order.
+
+    ``config`` is Dagster run config. Raises :class:`MaterializationError` when an asset or a
+    blocking check fails, and ValueError for an asset that does not exist.
+    """
+    graph = definitions.resolve_asset_graph()
+    known = [key.to_user_string() for key in graph.toposorted_asset_keys]
+    ours = [name for name in known if graph.get(dg.AssetKey(name)).is_materializable]
+    if unknown := set(assets) - set(ours):
+        raise ValueError(f"no asset {', '.join(sorted(unknown))}; there are {', '.join(ours)}")
+    wanted = [name for name in ours if not assets or name in assets]
+    job = (
+        definitions.resolve_implicit_global_asset_job_def()
+        if assets
+        else definitions.resolve_job_def("retrain_daily")
+    )
+    run_id = str(uuid4())
+    with _shown(console, instance, run_id, wanted) as seconds:
+        result = job.execute_in_process(
+            run_config={**(config or {}), **_QUIET},
+            instance=instance,
+            asset_selection=[dg.AssetKey(name) for name in wanted] if assets else None,
+            run_id=run_id,
+            raise_on_error=False,
+        )
+    if not result.success:
+        raise MaterializationError("\n".join(_reasons(result)))
+    return Batch(run_id, seconds)
+
+
+class _Display:
+    """One line per asset: a bar on a terminal, a line at start and end elsewhere."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[detail]:<38}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {
+            name: self._bars.add_task(name, start=False, total=1, detail="") for name in names
+        }
+        self._started: dict[str, float] = {}
+        self._current: str | None = None
+        self.seconds: dict[str, float] = {}
+
+    def start(self, name: str, at: float) -> None:
+        if name in self._tasks and name not in self._started:
+            self._started[name], self._current = at, name
+            self._bars.start_task(self._tasks[name])
+            self._bars.update(self._tasks[name], total=None)
+
+    def advance(self, what: str, done: int, total: int | None) -> None:
+        if self._current:
+            of = f" of {total:,}" if total else ""
+            self._bars.update(
+                self._tasks[self._current],
+                total=total,
+                completed=done,
+                detail=f"{what}: {done:,}{of}",
+            )
+
+    def end(self, name: str, at: float, *, failed: bool) -> None:
+        if name not in self._started or name in self.seconds:
+            return
+        self.seconds[name] = at - self._started[name]
+        task = self._tasks[name]
+        self._bars.update(task, total=1, completed=0 if failed else 1)
+        self._bars.stop_task(task)
+        if failed:
+            self._bars.update(task, detail="[red]failed")
+        if not self._console.is_terminal:
+            how = "failed after" if failed else "materialized in"
+            self._console.print(f"{name} {how} {self.seconds[name]:.1f} s", highlight=False)
+
+    def __enter__(self) -> "_Display":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+
+@contextmanager
+def _shown(
+    console: Console, instance: dg.DagsterInstance, run_id: str, names: Sequence[str]
+) -> Iterator[dict[str, float]]:
+    """Show the run's progress while the block executes it; yields the seconds of each asset."""
+    finished = threading.Event()
+    with _Display(console, names) as display, watching(display.advance):
+        events = threading.Thread(
+            target=_follow, args=(display, instance, run_id, finished), daemon=True
+        )
+        events.start()
+        try:
+            yield display.seconds
+        finally:
+            finished.set()
+            events.join()
+
+
+def _follow(
+    display: _Display, instance: dg.DagsterInstance, run_id: str, finished: threading.Event
+) -> None:
+    """Tell the display of the steps that the run's log says have begun and ended."""
+    cursor: str | None = None
+    last = False
+    while True:
+        connection = instance.get_records_for_run(run_id, cursor=cursor)
+        for record in connection.records:
+            entry = record.event_log_entry
+            if entry.dagster_event is None or entry.step_key is None:
+                continue
+            match entry.dagster_event.event_type_value:
+                case "STEP_START":
+                    display.start(entry.step_key, entry.timestamp)
+                case "STEP_SUCCESS" | "STEP_FAILURE" as kind:
+                    display.end(entry.step_key, entry.timestamp, failed=kind == "STEP_FAILURE")
+        cursor = connection.cursor
+        if last and not connection.has_more:
+            return
+        last = finished.wait(0.2)
+
+
+def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """What failed in a run and why, one line each, and where to read on."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.blocking:
+            yield f"{check.asset_key.to_user_string()}: check {check.check_name} failed:" + (
+                f" {check.description}"
+                if check.description
+                else "".join(f" {name}={value.value}" for name, value in check.metadata.items())
+            )
+    for event in result.get_step_failure_events():
+        error = event.step_failure_data.error
+        while error and error.cause:
+            error = error.cause
+        if error and error.cls_name != "DagsterAssetCheckFailedError":
+            yield f"{event.step_key}: {error.message.strip()}"
+    yield f"The whole log is in the Dagster UI: run {result.run_id}"

@@ -1,0 +1,285 @@
+"""The command line `recsys`: everything a person does with the system, one command each.
+
+Commands are thin: they start what they need, call a stage, and print. Exit codes: 0 done, 1 failed,
+2 wrong usage.
+"""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from recsys_assets.session import Session, open_session
+from recsys_assets.settings import project_root
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Product recommendations from the orders in your PostgreSQL.\n\n"
+    "Where RECSYS_DATABASE_URL or RECSYS_REDIS_URL is unset, an embedded server is started for the"
+    " command and keeps its data in .recsys/.",
+    epilog="A first look: recsys demo. With a shop of your own: set the two URLs, then recsys init,"
+    " recsys materialize, recsys up.",
+)
+show = typer.Typer(no_args_is_help=True, help="Show what Redis serves, with product names.")
+app.add_typer(show, name="show")
+
+console = Console()
+errors = Console(stderr=True)
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Products to show.")]
+Households = Annotated[
+    int | None, typer.Option(min=1, help="Only the first N households of the sample.")
+]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+@app.command()
+def demo(
+    leave: Annotated[
+        bool, typer.Option("--exit", help="End after the tables instead of staying up.")
+    ] = False,
+    households: Households = None,
+    ui_port: Port = 3000,
+    api_port: Port = 8000,
+) -> None:
+    """Load the sample shop, materialize everything, show it, and stay up with UI and API.
+
+    1.47 million real order lines of 2,469 households. A second run reuses what is there.
+    """
+    from recsys_assets.console import bar_for_each, bars, print_examples
+    from recsys_assets.local.sample_shop import load_sample
+
+    with open_session() as session:
+        with session.database() as connection, bars(console) as shown:
+            load_sample(connection, households=households, progress=bar_for_each(shown))
+        if not _is_published(session):
+            _materialize(session)
+        print_examples(console, session)
+        if not leave:
+            _stay_up(session, ui_port, api_port, automation=True)
+
+
+@app.command()
+def up(ui_port: Port = 3000, api_port: Port = 8000) -> None:
+    """Start the Dagster UI, its daemon and the API, and stay until Ctrl-C. Loads no data."""
+    with open_session() as session:
+        _stay_up(session, ui_port, api_port, automation=session.settings.automation_enabled)
+
+
+@app.command()
+def init() -> None:
+    """Check the shop's tables and create ours beside them; say which indexes the shop lacks."""
+    from recsys_assets.tables import create_tables, missing_indexes
+
+    with open_session(redis=False) as session, session.shop() as (connection, shop):
+        create_tables(connection, shop)
+        hints = missing_indexes(connection, shop)
+    console.print(f"The shop: {shop.orders} and {shop.order_items}, ids {shop.order_id_type}.")
+    console.print(f"Ours: {shop.schema}.batch_metadata, {shop.schema}.user_product_interactions.")
+    if hints:
+        console.print(
+            "\nRefreshes read the shop's tables by these columns; an index makes it cheap:"
+        )
+        for hint in hints:
+            console.print(f"  {hint}", highlight=False, soft_wrap=True)
+
+
+@app.command("load-sample")
+def load_sample_shop(
+    households: Households = None,
+    replace: Annotated[
+        bool, typer.Option(help="Drop the tables orders, order_items and products first.")
+    ] = False,
+) -> None:
+    """Load the sample shop into the tables orders, order_items and products."""
+    from recsys_assets.console import bar_for_each, bars
+    from recsys_assets.local.sample_shop import load_sample
+
+    with (
+        open_session(redis=False) as session,
+        session.database() as connection,
+        bars(console) as shown,
+    ):
+        counts = load_sample(
+            connection, households=households, replace=replace, progress=bar_for_each(shown)
+        )
+    console.print(
+        f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
+    )
+
+
+@app.command("load-csv")
+def load_csv_files(
+    orders: Annotated[Path, typer.Argument(help="id, user_id, created_at[, updated_at, status]")],
+    items: Annotated[Path, typer.Argument(help="order_id, product_id[, quantity, price]")],
+    products: Annotated[Path | None, typer.Option(help="id, name")] = None,
+) -> None:
+    """Load an export of your own into orders and order_items: all of it or nothing."""
+    from recsys_assets.console import bar_for_each, bars
+    from recsys_assets.local.csv_import import load_csv
+
+    with (
+        open_session(redis=False) as session,
+        session.database() as connection,
+        bars(console) as shown,
+    ):
+        counts = load_csv(
+            connection, orders, items, products_csv=products, progress=bar_for_each(shown)
+        )
+    console.print(
+        f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
+    )
+
+
+@app.command()
+def materialize(
+    assets: Annotated[
+        list[str] | None, typer.Argument(help="Assets; all when none is named.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.")
+    ] = None,
+) -> None:
+    """Materialize assets in dependency order: interactions, models, lists.
+
+    The run is in the Dagster UI like any other.
+    """
+    import yaml
+
+    run_config: dict[str, Any] = yaml.safe_load(config.read_text()) if config else {}
+    with open_session() as session:
+        _materialize(session, tuple(assets or ()), run_config)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Default: RECSYS_API_HOST, 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: RECSYS_API_PORT, 8000.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: RECSYS_API_WORKERS, 1.")] = None,
+) -> None:
+    """Serve the API until Ctrl-C."""
+    import os
+
+    from serving.server import serve as serve_api
+    from serving.settings import ServingSettings
+
+    with open_session(database=False):
+        given = {"HOST": host, "PORT": port, "WORKERS": workers}
+        os.environ.update({f"RECSYS_API_{k}": str(v) for k, v in given.items() if v is not None})
+        serve_api(ServingSettings.from_environment())
+
+
+@app.command()
+def status() -> None:
+    """Show how far orders are processed, and how old and complete each artifact and list is."""
+    from recsys_assets.status import status_tables
+
+    with (
+        open_session() as session,
+        session.database() as connection,
+        session.redis() as client,
+        session.dagster() as instance,
+    ):
+        for table in status_tables(session.settings, connection, client, instance):
+            console.print(table)
+
+
+@show.command("user")
+def show_user(user_id: str, limit: Limit = 10) -> None:
+    """Show a user's Top Buys; the guests' where the user has none of their own."""
+    from recsys_assets.console import print_top_buys
+
+    with open_session() as session:
+        print_top_buys(console, session, user_id, limit)
+
+
+@show.command("guest")
+def show_guest(limit: Limit = 10) -> None:
+    """Show the guests' Top Buys."""
+    from recsys_assets.console import print_top_buys
+
+    with open_session() as session:
+        print_top_buys(console, session, None, limit)
+
+
+@show.command("product")
+def show_product(product_id: str, limit: Limit = 10) -> None:
+    """Show what is bought together with a product."""
+    from recsys_assets.console import print_product
+
+    with open_session() as session:
+        print_product(console, session, product_id, limit)
+
+
+def main() -> None:
+    """The entry point: errors that a person can mend are one message, and exit code 1."""
+    from recsys_assets.batch import MaterializationError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        app()
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)
+    except MaterializationError as error:
+        _fail(error)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("recsys_assets", "serving", "psycopg"):
+            _fail(error)
+        raise
+
+
+def _fail(error: Exception) -> NoReturn:
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _materialize(
+    session: Session, assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None
+) -> None:
+    from recsys_assets.batch import materialize as run
+    from recsys_assets.definitions import build_definitions
+
+    with session.dagster() as instance:
+        batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
+    total = sum(batch.seconds.values())
+    console.print(f"{len(batch.seconds)} assets in {total:.1f} s, run {batch.run_id}")
+
+
+def _is_published(session: Session) -> bool:
+    """Whether every family is published from the orders up to the latest."""
+    from recsys_assets.publish.redis_reader import read_publication
+    from serving.contract import Family
+
+    with session.shop() as (connection, shop), session.redis() as client:
+        latest = connection.execute(shop.last_change()).fetchone()
+        records = [read_publication(client, family) for family in Family]
+    return all(record and (record.orders_through,) == latest for record in records)
+
+
+def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool) -> None:
+    import os
+
+    from recsys_assets.local.processes import running_system
+
+    os.environ["RECSYS_AUTOMATION_ENABLED"] = str(automation).lower()
+    logs = session.settings.state_dir / "logs"
+    console.print("\nStarting the Dagster UI, its daemon and the API ...")
+    with running_system(project_root(), logs, dagster_port=ui_port, api_port=api_port) as local:
+        console.print(f"Dagster UI  {local.dagster}/asset-groups")
+        console.print(f"API         {local.api}/")
+        console.print(f"            {local.api}/api/recommendations/top-buys/?user_id=1")
+        console.print(f"Logs        {logs}")
+        console.print("\nCtrl-C ends all of it.")
+        threading.Event().wait()

@@ -1,0 +1,71 @@
+"""What a command works with: settings, and connections to servers that run while it does."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from recsys_assets import tables
+from recsys_assets.local.services import export_urls, running_services
+from recsys_assets.settings import Settings, project_root
+from recsys_assets.tables import Shop
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from recsys_assets.publish.redis_writer import Client
+
+
+@dataclass(frozen=True)
+class Session:
+    """Connections by the settings, whose URLs are those of running servers."""
+
+    settings: Settings
+
+    @contextmanager
+    def database(self) -> Iterator[psycopg.Connection]:
+        """A connection to PostgreSQL, its transaction committed at the end."""
+        with tables.connect(self.settings.database_url or "") as connection:
+            yield connection
+
+    @contextmanager
+    def shop(self) -> Iterator[tuple[psycopg.Connection, Shop]]:
+        """A connection and the shop as it was found there."""
+        with self.database() as connection:
+            yield connection, tables.inspect_shop(connection, self.settings)
+
+    @contextmanager
+    def redis(self) -> Iterator["Client"]:
+        """A client of Redis, closed at the end."""
+        from recsys_assets.publish.redis_writer import connect
+
+        client = connect(self.settings.redis_url or "")
+        try:
+            yield client
+        finally:
+            client.close()
+
+    @contextmanager
+    def dagster(self) -> Iterator["dg.DagsterInstance"]:
+        """The Dagster instance of this project."""
+        import dagster as dg
+
+        os.environ.setdefault("DAGSTER_HOME", str(project_root()))
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+
+    def names(self, product_ids: Sequence[object]) -> dict[str, str]:
+        """Names of products by the text of their id, as far as the shop has any."""
+        with self.shop() as (connection, shop):
+            return tables.product_names(connection, shop, list(product_ids))
+
+
+@contextmanager
+def open_session(*, database: bool = True, redis: bool = True) -> Iterator[Session]:
+    """A session by the environment's settings; embedded servers run as long as it is open."""
+    with running_services(Settings(), database=database, redis=redis) as settings:
+        export_urls(settings)
+        yield Session(settings)

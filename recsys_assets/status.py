@@ -1,0 +1,98 @@
+"""The state of the system as tables: how far orders are processed, and what each asset holds."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+from rich.table import Table
+
+from recsys_assets.automation import freshness_policies
+from recsys_assets.console import age, status_table
+from recsys_assets.ingest.interactions import orders_watermark
+from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_artifact, versions
+from recsys_assets.publish.redis_reader import read_publication
+from recsys_assets.publish.redis_writer import Client
+from recsys_assets.settings import Settings
+from recsys_assets.tables import Shop, count_interactions, inspect_shop
+from serving.contract import Family
+
+ARTIFACTS = ("als_model", "basket_rules")
+
+
+def status_tables(
+    settings: Settings,
+    connection: psycopg.Connection,
+    client: Client,
+    instance: dg.DagsterInstance,
+) -> Iterator[Table]:
+    """Tables of what PostgreSQL, the folder of artifacts and Redis hold, and how fresh it is."""
+    shop = inspect_shop(connection, settings)
+    yield _orders(connection, shop)
+    held = {
+        "user_product_interactions": _interactions(connection, shop),
+        **{name: _artifact(settings, name) for name in ARTIFACTS},
+        **{family.value: _family(client, family) for family in Family},
+    }
+    rows = []
+    for name, policy in freshness_policies(settings).items():
+        event = instance.get_latest_materialization_event(dg.AssetKey(name))
+        made = datetime.fromtimestamp(event.timestamp, UTC) if event else None
+        holds, through = held[name]
+        rows.append((name, age(made), _freshness(made, policy), holds, _moment(through)))
+    yield status_table(
+        "Assets", ("asset", "materialized", "freshness", "holds", "orders through"), rows
+    )
+
+
+def _orders(connection: psycopg.Connection, shop: Shop) -> Table:
+    row = connection.execute(shop.last_change()).fetchone()
+    latest = row[0] if row else None
+    watermark = orders_watermark(connection, shop)
+    if latest is None:
+        behind = "the shop has no orders"
+    elif watermark is None:
+        behind = "nothing processed yet"
+    else:
+        behind = "none" if latest <= watermark else f"{latest - watermark} of orders"
+    return status_table(
+        "Orders",
+        ("latest change", "processed through", "waiting"),
+        [(_moment(latest), _moment(watermark), behind)],
+    )
+
+
+def _interactions(connection: psycopg.Connection, shop: Shop) -> tuple[str, datetime | None]:
+    rows, users = count_interactions(connection, shop)
+    return f"{rows:,} rows of {users:,} users", orders_watermark(connection, shop)
+
+
+def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
+    try:
+        header, _ = load_artifact(settings.data_dir, name)
+    except ArtifactError as error:
+        return str(error), None
+    size = artifact_path(settings.data_dir, name).stat().st_size
+    kept = len(versions(settings.data_dir, name))
+    return f"version {header.version}, {size / 1e6:.1f} MB, {kept} kept", header.orders_through
+
+
+def _family(client: Client, family: Family) -> tuple[str, datetime | None]:
+    record = read_publication(client, family)
+    if record is None:
+        return "nothing published", None
+    return f"{record.keys:,} keys, model {record.model_version}", record.orders_through
+
+
+def _freshness(made: datetime | None, policy: dg.FreshnessPolicy) -> str:
+    if made is None:
+        return "[red]missing"
+    passed = datetime.now(UTC) - made
+    fail: timedelta = policy.fail_window.to_timedelta()  # type: ignore[attr-defined]
+    if passed > fail:
+        return "[red]stale"
+    return "[yellow]late" if 2 * passed > fail else "[green]fresh"
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
