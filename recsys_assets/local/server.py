@@ -14,27 +14,26 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
+
+from recsys_assets.local.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 20
 # A unix socket's path is limited to 107 bytes, of which the longest file name of ours takes 14.
 MAX_SOCKET_FOLDER_BYTES = 90
-
-
-class ServiceError(Exception):
-    """An embedded server cannot be installed, started or stopped; the message says what to do."""
 
 
 class EmbeddedServer(ABC):
@@ -67,13 +66,14 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def shut_down(self) -> None:
-        """Ask the running server to stop in good order; need not wait for the end."""
+        """Ask the server, which may have been killed, to stop in good order, without waiting."""
 
     @contextmanager
     def in_use(self) -> Iterator[str]:
         """Yield the URL of the server, started if need be, stopped again by its last user.
 
-        Raises ServiceError when the server cannot be started.
+        Raises ServiceError when the server cannot be started, MissingPackageError when its package
+        is missing.
         """
         _private_folder(self.folder)
         with _open_lock(self.folder / "users.lock") as users:
@@ -145,15 +145,16 @@ class EmbeddedServer(ABC):
         self.launch(lock)
 
     def _stop(self) -> None:
+        if not self._is_alive():
+            return
+        self.shut_down()
         deadline = time.monotonic() + STOP_SECONDS
-        if self._is_alive():
-            self.shut_down()
         while self._is_alive():
             if time.monotonic() > deadline:
                 raise self._failure(f"did not stop within {STOP_SECONDS:.0f} s")
             time.sleep(POLL_SECONDS)
         if self.socket_folder != self.folder:
-            _remove_folder(self.socket_folder)
+            shutil.rmtree(self.socket_folder)
         logger.info("%s stopped in %s", self.name, self.folder)
 
     def _is_alive(self) -> bool:
@@ -165,21 +166,6 @@ class EmbeddedServer(ABC):
             f"the embedded {self.name} in {self.folder}: {what}\n"
             f"--- end of {self.log}\n{_tail(self.log)}"
         )
-
-
-def package_folder(package: str, *, instead: str) -> Path:
-    """The folder of an installed package, found without importing it.
-
-    Raises ServiceError, naming the extra to install and the setting ``instead`` of it, when the
-    package is missing.
-    """
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ServiceError(
-            f"{instead} is not set, and the package {package} of the embedded server is not "
-            f"installed: set {instead}, or pip install 'recsys-assets[local]'"
-        )
-    return Path(spec.origin).parent
 
 
 @contextmanager
@@ -208,12 +194,6 @@ def _private_folder(path: Path) -> None:
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
     if not ours or status.st_mode & 0o077:
         raise ServiceError(f"{path} must be a folder with mode 0700 that belongs to this user")
-
-
-def _remove_folder(path: Path) -> None:
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
 
 
 def _tail(path: Path) -> str:

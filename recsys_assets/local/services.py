@@ -20,7 +20,8 @@ def running_services(
     ``settings.state_dir`` is found or started, and stopped on leaving if no other process uses it.
     ``database`` and ``redis`` say which of the two the caller needs.
 
-    Raises ServiceError when an embedded server is not installed or does not start.
+    Raises MissingPackageError when an embedded server is not installed, ServiceError when it does
+    not start.
     """
     urls: dict[str, str] = {}
     with ExitStack() as servers:
