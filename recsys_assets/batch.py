@@ -24,6 +24,10 @@ class MaterializationError(RuntimeError):
     """A run failed: which asset or check, and why."""
 
 
+class UnknownAssetError(ValueError):
+    """An asset that does not exist was asked for; the text has those that do."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """What was materialized, in the order in which it finished, with the seconds it took."""
@@ -43,13 +47,15 @@ def materialize(
     """Materialize ``assets`` (all of them when empty) with their checks, in dependency order.
 
     ``config`` is Dagster run config. Raises :class:`MaterializationError` when an asset or a
-    blocking check fails, and ValueError for an asset that does not exist.
+    blocking check fails, and :class:`UnknownAssetError`.
     """
     graph = definitions.resolve_asset_graph()
     known = [key.to_user_string() for key in graph.toposorted_asset_keys]
     ours = [name for name in known if graph.get(dg.AssetKey(name)).is_materializable]
     if unknown := set(assets) - set(ours):
-        raise ValueError(f"no asset {', '.join(sorted(unknown))}; there are {', '.join(ours)}")
+        raise UnknownAssetError(
+            f"no asset {', '.join(sorted(unknown))}; there are {', '.join(ours)}"
+        )
     wanted = [name for name in ours if not assets or name in assets]
     job = (
         definitions.resolve_implicit_global_asset_job_def()

@@ -219,16 +219,12 @@ def show_product(product_id: str, limit: Limit = 10) -> None:
 
 def main() -> None:
     """The entry point: errors that a person can mend are one message, and exit code 1."""
-    from recsys_assets.batch import MaterializationError
-
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
-    except MaterializationError as error:
-        _fail(error)
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("recsys_assets", "serving", "psycopg"):
             _fail(error)
@@ -248,11 +244,15 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 def _materialize(
     session: Session, assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None
 ) -> None:
+    from recsys_assets.batch import UnknownAssetError
     from recsys_assets.batch import materialize as run
     from recsys_assets.definitions import build_definitions
 
     with session.dagster() as instance:
-        batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
+        try:
+            batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
+        except UnknownAssetError as error:
+            raise typer.BadParameter(str(error)) from error
     total = sum(batch.seconds.values())
     console.print(f"{len(batch.seconds)} assets in {total:.1f} s, run {batch.run_id}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -121,9 +122,9 @@ def bar_for_each(progress: Progress) -> Callable[[int, int, str], None]:
 
 def status_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of state, its first column a name."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for place, column in enumerate(columns):
-        table.add_column(column, style="bold" if place == 0 else None)
+        table.add_column(column, no_wrap=place == 0)
     for row in rows:
         table.add_row(*row)
     return table
@@ -157,6 +158,8 @@ def _ranking(
     table = Table(
         title=title,
         title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
         caption=f"model {version}{through}",
         caption_justify="left",
     )

@@ -39,10 +39,8 @@ def status_tables(
         event = instance.get_latest_materialization_event(dg.AssetKey(name))
         made = datetime.fromtimestamp(event.timestamp, UTC) if event else None
         holds, through = held[name]
-        rows.append((name, age(made), _freshness(made, policy), holds, _moment(through)))
-    yield status_table(
-        "Assets", ("asset", "materialized", "freshness", "holds", "orders through"), rows
-    )
+        rows.append((name, _freshness(made, policy), holds, _moment(through)))
+    yield status_table("Assets", ("asset", "materialized", "holds", "orders through"), rows)
 
 
 def _orders(connection: psycopg.Connection, shop: Shop) -> Table:
@@ -64,7 +62,7 @@ def _orders(connection: psycopg.Connection, shop: Shop) -> Table:
 
 def _interactions(connection: psycopg.Connection, shop: Shop) -> tuple[str, datetime | None]:
     rows, users = count_interactions(connection, shop)
-    return f"{rows:,} rows of {users:,} users", orders_watermark(connection, shop)
+    return f"{rows:,} rows, {users:,} users", orders_watermark(connection, shop)
 
 
 def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
@@ -74,25 +72,25 @@ def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
         return str(error), None
     size = artifact_path(settings.data_dir, name).stat().st_size
     kept = len(versions(settings.data_dir, name))
-    return f"version {header.version}, {size / 1e6:.1f} MB, {kept} kept", header.orders_through
+    return f"{size / 1e6:.1f} MB, versions kept: {kept}", header.orders_through
 
 
 def _family(client: Client, family: Family) -> tuple[str, datetime | None]:
     record = read_publication(client, family)
     if record is None:
         return "nothing published", None
-    return f"{record.keys:,} keys, model {record.model_version}", record.orders_through
+    return f"{record.keys:,} key{'s' if record.keys != 1 else ''}", record.orders_through
 
 
 def _freshness(made: datetime | None, policy: dg.FreshnessPolicy) -> str:
     if made is None:
-        return "[red]missing"
+        return "[red]never"
     passed = datetime.now(UTC) - made
     fail: timedelta = policy.fail_window.to_timedelta()  # type: ignore[attr-defined]
     if passed > fail:
-        return "[red]stale"
-    return "[yellow]late" if 2 * passed > fail else "[green]fresh"
+        return f"[red]{age(made)}, stale"
+    return f"[yellow]{age(made)}, late" if 2 * passed > fail else f"[green]{age(made)}, fresh"
 
 
 def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else "-"

@@ -225,8 +225,8 @@ def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) ->
         )
     except psycopg.OperationalError as error:
         raise ShopError(
-            f"PostgreSQL cannot be reached: {str(error).strip()}. Check that it runs and that"
-            " RECSYS_DATABASE_URL is right."
+            f"PostgreSQL cannot be reached: {' '.join(str(error).split())} Check that it runs and"
+            " that RECSYS_DATABASE_URL is right."
         ) from error
 
 
@@ -395,7 +395,10 @@ def product_names(
     connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
 ) -> dict[str, str]:
     """Names by the text of the product's id; empty where no names table is configured."""
-    if shop.products is None or not product_ids:
+    texts = [str(product_id) for product_id in product_ids]
+    if is_integer(shop.product_id_type):
+        texts = [text for text in texts if text.lstrip("-").isdecimal()]
+    if shop.products is None or not texts:
         return {}
     rows = connection.execute(
         sql.SQL(
@@ -406,7 +409,7 @@ def product_names(
             table=identifier(shop.products),
             type=_type(shop.product_id_type),
         ),
-        [[str(product_id) for product_id in product_ids]],
+        [texts],
     ).fetchall()
     return {key: name for key, name in rows if name is not None}
 
