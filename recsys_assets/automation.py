@@ -10,22 +10,25 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from recsys_assets.database import ShopError
 from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
-from recsys_assets.tables import ShopError
+
+READABLE = dg.AssetSelection.checks_for_assets("orders")
 
 # Steps of a run share one process: its start and imports are then paid once.
 refresh_on_new_orders = dg.define_asset_job(
     "refresh_on_new_orders",
     selection=dg.AssetSelection.assets(
         "user_product_interactions", "global_top_buys", "user_top_buys"
-    ),
+    )
+    | READABLE,
     executor_def=dg.in_process_executor,
     description="New orders into the interactions, and from there into the Top Buys lists.",
 )
 retrain_daily = dg.define_asset_job(
     "retrain_daily",
-    selection=dg.AssetSelection.groups("ingest", "learn", "publish"),
+    selection=dg.AssetSelection.groups("ingest", "learn", "publish") | READABLE,
     executor_def=dg.in_process_executor,
     description="Both models from all orders, and everything that is published from them.",
 )
@@ -69,6 +72,14 @@ class Cursor:
         """The cursor that was stored, None at the first tick."""
         return cls(**json.loads(text)) if text else None
 
+    @classmethod
+    def of(cls, seen: datetime | None, at: datetime) -> "Cursor":
+        """The cursor of a tick that had seen changes up to ``seen``."""
+        return cls(seen.isoformat() if seen else "", at.isoformat())
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
 
 def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor that asks for a refresh when the shop's orders have changed.
@@ -88,15 +99,15 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
     def new_orders(
         context: dg.SensorEvaluationContext, shop: ShopDatabase
     ) -> dg.RunRequest | dg.SkipReason:
+        now = datetime.now(UTC)
         try:
             latest = shop.last_change()
+            cursor = Cursor.parse(context.cursor) or Cursor.of(shop.processed_through(), now)
         except ShopError as error:
             return dg.SkipReason(str(error))
         if latest is None:
             return dg.SkipReason("the shop has no orders yet")
-        now = datetime.now(UTC)
-        cursor = Cursor.parse(context.cursor)
-        if cursor and cursor.seen == latest.isoformat():
+        if cursor.seen == latest.isoformat():
             idle = now - datetime.fromisoformat(cursor.at)
             if idle < quiet:
                 return dg.SkipReason(f"no order has changed since {latest}")
@@ -104,7 +115,7 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
             filters = dg.RunsFilter(job_name=job, statuses=ACTIVE)
             if context.instance.get_runs_count(filters):
                 return dg.SkipReason(f"{job} is queued or running; looking again when it is done")
-        context.update_cursor(json.dumps(asdict(Cursor(latest.isoformat(), now.isoformat()))))
+        context.update_cursor(str(Cursor.of(latest, now)))
         return dg.RunRequest(tags={"recsys/orders_through": latest.isoformat()})
 
     return new_orders

@@ -75,7 +75,8 @@ def up(ui_port: Port = 3000, api_port: Port = 8000) -> None:
 @app.command()
 def init() -> None:
     """Check the shop's tables and create ours beside them; say which indexes the shop lacks."""
-    from recsys_assets.tables import create_tables, missing_indexes
+    from recsys_assets.shop import missing_indexes
+    from recsys_assets.tables import create_tables
 
     with open_session(redis=False) as session, session.shop() as (connection, shop):
         create_tables(connection, shop)

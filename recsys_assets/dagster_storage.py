@@ -14,9 +14,9 @@ from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from recsys_assets.database import ShopError, connect
 from recsys_assets.local.services import use_services
 from recsys_assets.settings import Settings
-from recsys_assets.tables import ShopError, connect
 
 
 class _Config(TypedDict):

@@ -15,8 +15,9 @@ import dagster as dg
 from psycopg import sql
 
 from recsys_assets import tables
+from recsys_assets.database import ShopError, connect, read_arrow
 from recsys_assets.settings import ShopSettings
-from recsys_assets.tables import Shop
+from recsys_assets.shop import Shop, inspect_shop, product_names
 
 if TYPE_CHECKING:
     import psycopg
@@ -35,31 +36,35 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
     @contextmanager
     def connect(self) -> Iterator["psycopg.Connection"]:
         """A connection in autocommit mode, closed at the end."""
-        with tables.connect(
+        with connect(
             self.url, statement_timeout_seconds=self.statement_timeout_seconds, autocommit=True
         ) as connection:
             yield connection
 
     def inspect(self) -> Shop:
-        """The shop's tables, checked; see :func:`recsys_assets.tables.inspect_shop`."""
+        """The shop's tables, checked; see :func:`recsys_assets.shop.inspect_shop`."""
         with self.connect() as connection:
-            return tables.inspect_shop(connection, self)
+            return inspect_shop(connection, self)
 
     def read(self, query: Callable[[Shop], sql.Composed]) -> "pa.Table":
         """The Arrow table of a query over the shop."""
-        return tables.read_arrow(self.url, query(self.inspect()))
+        return read_arrow(self.url, query(self.inspect()))
+
+    def processed_through(self) -> datetime | None:
+        """The time up to which orders are in the interactions; None before the first refresh."""
+        from recsys_assets.ingest.interactions import orders_watermark
+
+        with self.connect() as connection:
+            return orders_watermark(connection, inspect_shop(connection, self))
 
     def watermark(self) -> datetime:
         """The time up to which orders are in the interactions.
 
-        Raises :class:`recsys_assets.tables.ShopError` before the first refresh.
+        Raises :class:`recsys_assets.database.ShopError` before the first refresh.
         """
-        from recsys_assets.ingest.interactions import orders_watermark
-
-        with self.connect() as connection:
-            watermark = orders_watermark(connection, tables.inspect_shop(connection, self))
+        watermark = self.processed_through()
         if watermark is None:
-            raise tables.ShopError(
+            raise ShopError(
                 "no order is in the interactions yet: load orders, then materialize"
                 " user_product_interactions"
             )
@@ -68,26 +73,26 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
     def last_change(self) -> datetime | None:
         """The time of the latest change of an order; None in a shop without orders."""
         with self.connect() as connection:
-            shop = tables.inspect_shop(connection, self)
+            shop = inspect_shop(connection, self)
             row = connection.execute(shop.last_change()).fetchone()
         return row[0] if row else None
 
     def count_users(self) -> int:
         """Users with interactions."""
         with self.connect() as connection:
-            shop = tables.inspect_shop(connection, self)
+            shop = inspect_shop(connection, self)
             return tables.count_interactions(connection, shop)[1]
 
     def some_users(self, most: int = 20) -> "list[Id]":
         """Ids of a few users with interactions, the ones whose ids come first."""
         with self.connect() as connection:
-            return tables.some_users(connection, tables.inspect_shop(connection, self), most)
+            return tables.some_users(connection, inspect_shop(connection, self), most)
 
     def product_names(self, product_ids: list[Any]) -> dict[str, str]:
         """Names of products by the text of their id; empty where no names table is configured."""
         with self.connect() as connection:
-            shop = tables.inspect_shop(connection, self)
-            return tables.product_names(connection, shop, product_ids)
+            shop = inspect_shop(connection, self)
+            return product_names(connection, shop, product_ids)
 
 
 class RedisPublisher(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from recsys_assets import tables
+from recsys_assets.database import connect
 from recsys_assets.local.services import export_urls, running_services
 from recsys_assets.settings import Settings, project_root
-from recsys_assets.tables import Shop
+from recsys_assets.shop import Shop, inspect_shop, product_names
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -28,14 +28,14 @@ class Session:
     @contextmanager
     def database(self) -> Iterator[psycopg.Connection]:
         """A connection to PostgreSQL, its transaction committed at the end."""
-        with tables.connect(self.settings.database_url or "") as connection:
+        with connect(self.settings.database_url or "") as connection:
             yield connection
 
     @contextmanager
     def shop(self) -> Iterator[tuple[psycopg.Connection, Shop]]:
         """A connection and the shop as it was found there."""
         with self.database() as connection:
-            yield connection, tables.inspect_shop(connection, self.settings)
+            yield connection, inspect_shop(connection, self.settings)
 
     @contextmanager
     def redis(self) -> Iterator["Client"]:
@@ -60,7 +60,7 @@ class Session:
     def names(self, product_ids: Sequence[object]) -> dict[str, str]:
         """Names of products by the text of their id, as far as the shop has any."""
         with self.shop() as (connection, shop):
-            return tables.product_names(connection, shop, list(product_ids))
+            return product_names(connection, shop, list(product_ids))
 
 
 @contextmanager

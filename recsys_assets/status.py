@@ -14,7 +14,8 @@ from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_art
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_writer import Client
 from recsys_assets.settings import Settings
-from recsys_assets.tables import Shop, count_interactions, inspect_shop
+from recsys_assets.shop import Shop, inspect_shop
+from recsys_assets.tables import count_interactions
 from serving.contract import Family
 
 ARTIFACTS = ("als_model", "basket_rules")

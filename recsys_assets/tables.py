@@ -1,304 +1,31 @@
-"""Names and schemas of the tables we read and own.
+"""Our own tables beside the shop's: names, schemas, and the queries over them.
 
-The shop's tables are described once by :func:`inspect_shop`, which turns the settings into a
-checked :class:`Shop`; every query over orders starts from :meth:`Shop.purchases`, so that "what
-counts as a purchase" has one home. Timestamps without time zone are read as UTC
-(:func:`connect` sets the session's zone).
+- ``user_product_interactions``: one row per user and product, see
+  :mod:`recsys_assets.ingest.interactions`;
+- ``batch_metadata``: the watermark of the job that fills it, and what that depended on.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from recsys_assets.settings import ShopSettings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from recsys_assets.database import ShopError, columns_of
+from recsys_assets.shop import Shop, plain_id
 
 INTERACTIONS = "user_product_interactions"
 BATCH_METADATA = "batch_metadata"
 
-EVERYTHING = sql.SQL("")
+
+def interactions_table(shop: Shop) -> sql.Identifier:
+    """Our table of interactions, as an identifier."""
+    return sql.Identifier(shop.schema, INTERACTIONS)
 
 
-class ShopError(RuntimeError):
-    """The shop's database is not as the settings describe it: what is missing, what to set."""
-
-
-class ColumnMissingError(ShopError):
-    """A table lacks a column, or the table itself is missing."""
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The shop's tables, resolved and checked: columns that are None do not exist."""
-
-    orders: str
-    order_id: str
-    user_id: str
-    created_at: str
-    updated_at: str | None
-    status: str | None
-    purchase_statuses: list[str]
-    order_items: str
-    item_order_id: str
-    item_product_id: str
-    quantity: str | None
-    products: str | None
-    products_id: str
-    products_name: str
-    order_id_type: str
-    user_id_type: str
-    product_id_type: str
-    schema: str
-
-    @property
-    def changed_at(self) -> str:
-        """The column that tells when an order last changed."""
-        return self.updated_at or self.created_at
-
-    @property
-    def interactions(self) -> sql.Composable:
-        """Our table of interactions, as an identifier."""
-        return sql.Identifier(self.schema, INTERACTIONS)
-
-    @property
-    def batch_metadata(self) -> sql.Composable:
-        """Our table of watermarks, as an identifier."""
-        return sql.Identifier(self.schema, BATCH_METADATA)
-
-    def signature(self, half_life_days: float) -> dict[str, Any]:
-        """What the interactions depend on beside the orders; when it changes, they are rebuilt."""
-        return {
-            "half_life_days": half_life_days,
-            "orders": [self.orders, self.order_id, self.user_id, self.created_at],
-            "status": [self.status, *self.purchase_statuses] if self.status else [],
-            "order_items": [
-                self.order_items,
-                self.item_order_id,
-                self.item_product_id,
-                self.quantity,
-            ],
-        }
-
-    def weights(self, as_of: datetime, half_life_seconds: float) -> sql.Composed:
-        """SELECT of (user_id, product_id, weight): every interaction's score decayed to ``as_of``.
-
-        Ids are bigint or text, weight is float4.
-        """
-        return sql.SQL(
-            "SELECT {user_id} AS user_id, {product_id} AS product_id,"
-            " (interaction_score * power(0.5::float8, least(100, greatest(0,"
-            " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
-            " AS weight FROM {interactions}"
-        ).format(
-            user_id=plain_id("user_id", self.user_id_type),
-            product_id=plain_id("product_id", self.product_id_type),
-            as_of=sql.Literal(as_of),
-            half_life=sql.Literal(half_life_seconds),
-            interactions=self.interactions,
-        )
-
-    def popularity(self, as_of: datetime, half_life_seconds: float) -> sql.Composed:
-        """SELECT of (product_id, weight, orders) of all purchases, guests' included, best first.
-
-        ``weight`` is the number of purchases, each halved for every half-life before ``as_of``.
-        """
-        return sql.SQL(
-            "SELECT {product_id} AS product_id, sum(power(0.5::float8, least(1000, greatest(0,"
-            " extract(epoch FROM {as_of} - purchased_at)::float8 / {half_life})))) AS weight,"
-            " count(*) AS orders FROM ({purchases}) AS counted"
-            " GROUP BY counted.product_id ORDER BY weight DESC, counted.product_id"
-        ).format(
-            product_id=plain_id("product_id", self.product_id_type),
-            as_of=sql.Literal(as_of),
-            half_life=sql.Literal(half_life_seconds),
-            purchases=self.purchases(),
-        )
-
-    def basket_lines(self) -> sql.Composed:
-        """SELECT of (order_id, product_id) of all purchases, guests' included."""
-        return sql.SQL(
-            "SELECT {order_id} AS order_id, {product_id} AS product_id"
-            " FROM ({purchases}) AS counted"
-        ).format(
-            order_id=plain_id("order_id", self.order_id_type),
-            product_id=plain_id("product_id", self.product_id_type),
-            purchases=self.purchases(),
-        )
-
-    def changed_orders(self, since: datetime | None) -> sql.Composed:
-        """SELECT of (user_id, changed_at) of orders changed at or after ``since``; None: of all."""
-        changed_at = sql.Identifier(self.changed_at)
-        conditions: list[sql.Composable] = [
-            sql.SQL("{} >= {}").format(changed_at, sql.Literal(since))
-        ]
-        if self.updated_at:  # a row whose updated_at is null changed when it was created
-            conditions.append(
-                sql.SQL("({} IS NULL AND {} >= {})").format(
-                    changed_at, sql.Identifier(self.created_at), sql.Literal(since)
-                )
-            )
-        return sql.SQL(
-            "SELECT {user_id} AS user_id, {changed_at}::timestamptz AS changed_at"
-            " FROM {orders} WHERE {where}"
-        ).format(
-            user_id=sql.Identifier(self.user_id),
-            changed_at=changed_at,
-            orders=identifier(self.orders),
-            where=sql.SQL(" OR ").join(conditions) if since else sql.SQL("true"),
-        )
-
-    def last_change(self) -> sql.Composed:
-        """SELECT of the latest change before now, which an index on that column answers."""
-        return sql.SQL(
-            "SELECT max({changed_at})::timestamptz FROM {orders} WHERE {changed_at} <= now()"
-        ).format(changed_at=sql.Identifier(self.changed_at), orders=identifier(self.orders))
-
-    def purchases(self, where: sql.Composable = EVERYTHING) -> sql.Composed:
-        """SELECT of (order_id, user_id, product_id, purchased_at), one row per counting purchase.
-
-        A purchase is a product in an order: an order of a counting status with at least one line of
-        that product whose quantity is above zero. ``user_id`` is null for guests. ``where`` narrows
-        it (a condition that starts with AND, over the aliases ``o`` and ``i``).
-        """
-        conditions: list[sql.Composable] = [
-            sql.SQL("o.{} IS NOT NULL").format(sql.Identifier(self.created_at)),
-            sql.SQL("i.{} IS NOT NULL").format(sql.Identifier(self.item_product_id)),
-        ]
-        if self.status:
-            conditions.append(
-                sql.SQL("o.{} = ANY({})").format(
-                    sql.Identifier(self.status), sql.Literal(self.purchase_statuses)
-                )
-            )
-        if self.quantity:
-            conditions.append(sql.SQL("i.{} > 0").format(sql.Identifier(self.quantity)))
-        return sql.SQL(
-            "SELECT DISTINCT o.{order_id} AS order_id, o.{user_id} AS user_id,"
-            " i.{product_id} AS product_id, o.{created_at}::timestamptz AS purchased_at"
-            " FROM {orders} o JOIN {items} i ON i.{item_order_id} = o.{order_id}"
-            " WHERE {conditions} {where}"
-        ).format(
-            order_id=sql.Identifier(self.order_id),
-            user_id=sql.Identifier(self.user_id),
-            product_id=sql.Identifier(self.item_product_id),
-            created_at=sql.Identifier(self.created_at),
-            orders=identifier(self.orders),
-            items=identifier(self.order_items),
-            item_order_id=sql.Identifier(self.item_order_id),
-            conditions=sql.SQL(" AND ").join(conditions),
-            where=where,
-        )
-
-
-def plain_id(column: str, column_type: str) -> sql.Composed:
-    """A column of ids as bigint where it holds integers, as text otherwise (uuid, text)."""
-    return sql.SQL("{}::{}").format(
-        sql.Identifier(column), sql.SQL("bigint" if is_integer(column_type) else "text")
-    )
-
-
-def is_integer(column_type: str) -> bool:
-    """Whether ids of this type are numbers in the API."""
-    return column_type in ("bigint", "integer", "smallint")
-
-
-def identifier(table: str) -> sql.Identifier:
-    """A table's name, which may be qualified (``schema.table``), as an identifier."""
-    return sql.Identifier(*table.split("."))
-
-
-def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) -> psycopg.Connection:
-    """A connection whose session runs in UTC and ends statements that take too long.
-
-    Raises :class:`ShopError` when the server cannot be reached, without the URL's password.
-    """
-    options = f"-c timezone=UTC -c statement_timeout={int(statement_timeout_seconds * 1000)}"
-    try:
-        return psycopg.connect(
-            url, options=options, application_name="recsys_assets", connect_timeout=10, **kwargs
-        )
-    except psycopg.OperationalError as error:
-        raise ShopError(
-            f"PostgreSQL cannot be reached: {' '.join(str(error).split())} Check that it runs and"
-            " that RECSYS_DATABASE_URL is right."
-        ) from error
-
-
-def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
-    """The rows of a query as an Arrow table, streamed in PostgreSQL's binary COPY format.
-
-    Parameters must already stand in the query. Raises :class:`ShopError` as :func:`connect` does.
-    """
-    from adbc_driver_manager import Error
-    from adbc_driver_postgresql import dbapi
-
-    try:
-        with dbapi.connect(url) as connection, connection.cursor() as cursor:
-            cursor.execute("SET timezone TO 'UTC'")
-            cursor.execute(query.as_string(None))
-            return cursor.fetch_arrow_table()
-    except Error as error:
-        raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
-
-
-def columns_of(connection: psycopg.Connection, table: str) -> dict[str, str]:
-    """Names and types of a table's columns; empty when there is no such table."""
-    rows = connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        [".".join(f'"{part}"' for part in table.split("."))],
-    ).fetchall()
-    return dict(rows)
-
-
-def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop:
-    """The shop as the settings describe it, checked against the database.
-
-    Raises :class:`ColumnMissingError` that names the table, the column and the setting to change.
-    """
-    orders = columns_of(connection, settings.orders_table)
-    items = columns_of(connection, settings.order_items_table)
-    products = settings.products_table or "products"
-    names = columns_of(connection, products)
-    has_names = {settings.products_id_column, settings.products_name_column} <= names.keys()
-    if settings.products_table and not has_names:
-        for field in ("products_id_column", "products_name_column"):
-            _required(names, settings, "products_table", field)
-
-    return Shop(
-        orders=settings.orders_table,
-        order_id=_required(orders, settings, "orders_table", "orders_id_column"),
-        user_id=_required(orders, settings, "orders_table", "orders_user_id_column"),
-        created_at=_required(orders, settings, "orders_table", "orders_created_at_column"),
-        updated_at=_optional(
-            orders, settings, "orders_table", "orders_updated_at_column", "updated_at"
-        ),
-        status=_optional(orders, settings, "orders_table", "orders_status_column", "status"),
-        purchase_statuses=settings.purchase_statuses,
-        order_items=settings.order_items_table,
-        item_order_id=_required(
-            items, settings, "order_items_table", "order_items_order_id_column"
-        ),
-        item_product_id=_required(
-            items, settings, "order_items_table", "order_items_product_id_column"
-        ),
-        quantity=_optional(
-            items, settings, "order_items_table", "order_items_quantity_column", "quantity"
-        ),
-        products=products if has_names else None,
-        products_id=settings.products_id_column,
-        products_name=settings.products_name_column,
-        order_id_type=orders[settings.orders_id_column],
-        user_id_type=orders[settings.orders_user_id_column],
-        product_id_type=items[settings.order_items_product_id_column],
-        schema=settings.schema_name,
-    )
+def batch_metadata_table(shop: Shop) -> sql.Identifier:
+    """Our table of watermarks, as an identifier."""
+    return sql.Identifier(shop.schema, BATCH_METADATA)
 
 
 def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
@@ -319,7 +46,7 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
                 " job_name text PRIMARY KEY,"
                 " last_processed_at timestamptz,"
                 " parameters jsonb NOT NULL DEFAULT '{{}}')"
-            ).format(shop.batch_metadata)
+            ).format(batch_metadata_table(shop))
         )
     if columns_of(connection, f"{shop.schema}.{INTERACTIONS}") == {}:
         connection.execute(
@@ -331,7 +58,9 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
                 " purchase_count integer NOT NULL,"
                 " last_updated_at timestamptz NOT NULL,"
                 " PRIMARY KEY (user_id, product_id))"
-            ).format(shop.interactions, _type(shop.user_id_type), _type(shop.product_id_type))
+            ).format(
+                interactions_table(shop), sql.SQL(shop.user_id_type), sql.SQL(shop.product_id_type)
+            )
         )
     existing = columns_of(connection, f"{shop.schema}.{INTERACTIONS}")
     for column, wanted in (("user_id", shop.user_id_type), ("product_id", shop.product_id_type)):
@@ -343,6 +72,25 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
             )
 
 
+def weights(shop: Shop, as_of: datetime, half_life: timedelta) -> sql.Composed:
+    """SELECT of (user_id, product_id, weight): every interaction's score decayed to ``as_of``.
+
+    Ids are bigint or text, weight is float4.
+    """
+    return sql.SQL(
+        "SELECT {user_id} AS user_id, {product_id} AS product_id,"
+        " (interaction_score * power(0.5::float8, least(100, greatest(0,"
+        " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
+        " AS weight FROM {interactions}"
+    ).format(
+        user_id=plain_id("user_id", shop.user_id_type),
+        product_id=plain_id("product_id", shop.product_id_type),
+        as_of=sql.Literal(as_of),
+        half_life=sql.Literal(half_life.total_seconds()),
+        interactions=interactions_table(shop),
+    )
+
+
 def count_interactions(connection: psycopg.Connection, shop: Shop) -> tuple[int, int]:
     """Rows and users of our interactions; zeros before the table exists."""
     if not columns_of(connection, f"{shop.schema}.{INTERACTIONS}"):
@@ -351,7 +99,7 @@ def count_interactions(connection: psycopg.Connection, shop: Shop) -> tuple[int,
         sql.SQL(
             "SELECT coalesce(sum(rows), 0)::bigint, count(*)"
             " FROM (SELECT count(*) AS rows FROM {} GROUP BY user_id) AS users"
-        ).format(shop.interactions)
+        ).format(interactions_table(shop))
     ).fetchone()
     assert row is not None
     return row
@@ -360,94 +108,9 @@ def count_interactions(connection: psycopg.Connection, shop: Shop) -> tuple[int,
 def some_users(connection: psycopg.Connection, shop: Shop, most: int) -> list[Any]:
     """Ids of a few users with interactions, the ones whose ids come first."""
     rows = connection.execute(
-        sql.SQL("SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT %s").format(shop.interactions),
+        sql.SQL("SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT %s").format(
+            interactions_table(shop)
+        ),
         [most],
     ).fetchall()
     return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]
-
-
-def missing_indexes(connection: psycopg.Connection, shop: Shop) -> list[str]:
-    """Statements that create the indexes which an incremental refresh would use, where missing."""
-    wanted = [
-        (shop.orders, shop.changed_at),
-        (shop.orders, shop.user_id),
-        (shop.order_items, shop.item_order_id),
-    ]
-    return [
-        f"CREATE INDEX CONCURRENTLY ON {identifier(table).as_string(connection)}"
-        f" ({sql.Identifier(column).as_string(connection)});"
-        for table, column in wanted
-        if not _is_indexed(connection, table, column)
-    ]
-
-
-def _is_indexed(connection: psycopg.Connection, table: str, column: str) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_index JOIN pg_attribute"
-        " ON attrelid = indrelid AND attnum = indkey[0]"
-        " WHERE indrelid = %s::regclass AND attname = %s AND indpred IS NULL AND indisvalid)",
-        [identifier(table).as_string(connection), column],
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
-def product_names(
-    connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
-) -> dict[str, str]:
-    """Names by the text of the product's id; empty where no names table is configured."""
-    texts = [str(product_id) for product_id in product_ids]
-    if is_integer(shop.product_id_type):
-        texts = [text for text in texts if text.lstrip("-").isdecimal()]
-    if shop.products is None or not texts:
-        return {}
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT {id}::text, {name} FROM {table} WHERE {id} = ANY(%s::text[]::{type}[])"
-        ).format(
-            id=sql.Identifier(shop.products_id),
-            name=sql.Identifier(shop.products_name),
-            table=identifier(shop.products),
-            type=_type(shop.product_id_type),
-        ),
-        [texts],
-    ).fetchall()
-    return {key: name for key, name in rows if name is not None}
-
-
-def _type(name: str) -> sql.SQL:
-    """A type as PostgreSQL's own catalogue spells it."""
-    return sql.SQL(name)
-
-
-def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:
-    name: str = getattr(settings, field)
-    if name not in columns:
-        raise _missing(columns, getattr(settings, table) or table, table, field, name)
-    return name
-
-
-def _optional(
-    columns: Mapping[str, str], settings: ShopSettings, table: str, field: str, default: str
-) -> str | None:
-    name: str | None = getattr(settings, field)
-    if name is None:
-        return default if default in columns else None
-    if name == "":
-        return None
-    if name not in columns:
-        raise _missing(columns, getattr(settings, table), table, field, name)
-    return name
-
-
-def _missing(
-    columns: Mapping[str, str], table: str, table_setting: str, field: str, name: str
-) -> ColumnMissingError:
-    if not columns:
-        return ColumnMissingError(
-            f"there is no table {table!r} that this user may see. Set"
-            f" RECSYS_{table_setting.upper()} to the shop's table."
-        )
-    return ColumnMissingError(
-        f"table {table!r} has no column {name!r} (it has: {', '.join(columns)}). Set"
-        f" RECSYS_{field.upper()} to the column that holds it."
-    )

@@ -5,11 +5,11 @@ from datetime import datetime
 import dagster as dg
 from pydantic import Field
 
+from recsys_assets.database import ShopError
 from recsys_assets.ingest.assets import orders, user_product_interactions
 from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
 from recsys_assets.publish.assets import bought_together, global_top_buys, user_top_buys
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
-from recsys_assets.tables import ShopError
 from serving.contract import Family, Id
 
 
@@ -54,7 +54,10 @@ def interactions_sound(shop: ShopDatabase) -> dg.AssetCheckResult:
     """There are interactions, unique by user and product, with scores above 0 up to the count."""
     from psycopg import sql
 
+    from recsys_assets.tables import interactions_table
+
     tables = shop.inspect()
+    table = interactions_table(tables)
     with shop.connect() as connection:
         row = connection.execute(
             sql.SQL(
@@ -65,10 +68,7 @@ def interactions_sound(shop: ShopDatabase) -> dg.AssetCheckResult:
                 "   OR user_id IS NULL OR product_id IS NULL),"
                 " EXISTS (SELECT FROM pg_index WHERE indisprimary AND indisvalid"
                 "   AND indrelid = {name}::regclass)"
-            ).format(
-                table=tables.interactions,
-                name=sql.Literal(tables.interactions.as_string(connection)),
-            )
+            ).format(table=table, name=sql.Literal(table.as_string(connection)))
         ).fetchone()
     assert row is not None
     some, unsound, unique = row

@@ -51,7 +51,7 @@ def user_product_interactions(
     recomputes their users, advances the watermark. Run twice, it changes nothing.
     """
     from recsys_assets.ingest.interactions import refresh_interactions
-    from recsys_assets.tables import inspect_shop
+    from recsys_assets.shop import inspect_shop
 
     with shop.connect() as connection:
         refresh = refresh_interactions(

@@ -21,7 +21,13 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import sql
 
-from recsys_assets.tables import INTERACTIONS, Shop, create_tables
+from recsys_assets.shop import Shop
+from recsys_assets.tables import (
+    INTERACTIONS,
+    batch_metadata_table,
+    create_tables,
+    interactions_table,
+)
 
 Log = Callable[[str], object]
 
@@ -122,7 +128,7 @@ def refresh_interactions(
         connection.execute(
             sql.SQL(
                 "UPDATE {} SET last_processed_at = %s, parameters = %s WHERE job_name = %s"
-            ).format(shop.batch_metadata),
+            ).format(batch_metadata_table(shop)),
             [watermark, json.dumps(signature), INTERACTIONS],
         )
         if users is None:
@@ -143,11 +149,13 @@ def refresh_interactions(
 def orders_watermark(connection: psycopg.Connection, shop: Shop) -> datetime | None:
     """The time up to which orders are in the interactions; None before the first refresh."""
     if connection.execute(
-        "SELECT to_regclass(%s)", [shop.batch_metadata.as_string(connection)]
+        "SELECT to_regclass(%s)", [batch_metadata_table(shop).as_string(connection)]
     ).fetchone() == (None,):
         return None
     row = connection.execute(
-        sql.SQL("SELECT last_processed_at FROM {} WHERE job_name = %s").format(shop.batch_metadata),
+        sql.SQL("SELECT last_processed_at FROM {} WHERE job_name = %s").format(
+            batch_metadata_table(shop)
+        ),
         [INTERACTIONS],
     ).fetchone()
     return row[0] if row else None
@@ -158,14 +166,14 @@ def _lock_watermark(
 ) -> tuple[datetime | None, dict[str, object]]:
     connection.execute(
         sql.SQL("INSERT INTO {} (job_name) VALUES (%s) ON CONFLICT DO NOTHING").format(
-            shop.batch_metadata
+            batch_metadata_table(shop)
         ),
         [INTERACTIONS],
     )
     row = connection.execute(
         sql.SQL(
             "SELECT last_processed_at, parameters FROM {} WHERE job_name = %s FOR UPDATE"
-        ).format(shop.batch_metadata),
+        ).format(batch_metadata_table(shop)),
         [INTERACTIONS],
     ).fetchone()
     assert row is not None
@@ -229,7 +237,9 @@ def _recompute(
     )
     connection.execute("ANALYZE fresh")
     deleted, updated, inserted = (
-        connection.execute(statement.format(interactions=shop.interactions, users=users)).rowcount
+        connection.execute(
+            statement.format(interactions=interactions_table(shop), users=users)
+        ).rowcount
         for statement in (_DELETE_GONE, _UPDATE_CHANGED, _INSERT_NEW)
     )
     return updated + inserted, deleted
@@ -237,7 +247,7 @@ def _recompute(
 
 def _count_users(connection: psycopg.Connection, shop: Shop) -> int:
     row = connection.execute(
-        sql.SQL("SELECT count(DISTINCT user_id) FROM {}").format(shop.interactions)
+        sql.SQL("SELECT count(DISTINCT user_id) FROM {}").format(interactions_table(shop))
     ).fetchone()
     assert row is not None
     return int(row[0])

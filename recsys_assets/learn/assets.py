@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from recsys_assets import tables
+from recsys_assets.database import ShopError
 from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
-from recsys_assets.tables import ShopError
 
 if TYPE_CHECKING:
     from recsys_assets.learn.baskets import BasketRules
@@ -57,7 +58,7 @@ def als_model(
 
     started = time.monotonic()
     watermark = shop.watermark()
-    weights = shop.read(lambda s: s.weights(watermark, shop.half_life.total_seconds()))
+    weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
     interactions = interactions_from_arrow(weights)
     users, products = interactions.matrix.shape
     context.log.info(

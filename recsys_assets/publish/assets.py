@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from pydantic import Field
 
+from recsys_assets import tables
 from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
 from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
 from recsys_assets.progress import Progress
@@ -68,7 +69,7 @@ def user_top_buys(
     watermark = shop.watermark()
     header, arrays = artifacts.load(ALS_MODEL)
     model = from_arrays(AlsModel, arrays)
-    weights = shop.read(lambda s: s.weights(watermark, shop.half_life.total_seconds()))
+    weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
     interactions = interactions_from_arrow(weights)
     user_ids, product_ids = interactions.user_ids, interactions.product_ids
     read = time.monotonic()
@@ -140,7 +141,7 @@ def global_top_buys(
 
     started = time.monotonic()
     watermark = shop.watermark()
-    popularity = shop.read(lambda s: s.popularity(watermark, shop.half_life.total_seconds()))
+    popularity = shop.read(lambda s: s.popularity(watermark, shop.half_life))
     generated_at = datetime.now(UTC)
     edition = Edition(f"{generated_at:%Y%m%dT%H%M%S.%fZ}", generated_at, watermark)
     with redis.client() as client:

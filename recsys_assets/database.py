@@ -1,0 +1,60 @@
+"""Talking to PostgreSQL: connections in UTC, rows as Arrow, and what a table looks like.
+
+Timestamps without time zone are read as UTC, whatever the server's own zone is.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ShopError(RuntimeError):
+    """The shop's database is not as the settings describe it: what is missing, what to set."""
+
+
+def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) -> psycopg.Connection:
+    """A connection whose session runs in UTC and ends statements that take too long.
+
+    Raises :class:`ShopError` when the server cannot be reached, without the URL's password.
+    """
+    options = f"-c timezone=UTC -c statement_timeout={int(statement_timeout_seconds * 1000)}"
+    try:
+        return psycopg.connect(
+            url, options=options, application_name="recsys_assets", connect_timeout=10, **kwargs
+        )
+    except psycopg.OperationalError as error:
+        raise ShopError(
+            f"PostgreSQL cannot be reached: {' '.join(str(error).split())} Check that it runs and"
+            " that RECSYS_DATABASE_URL is right."
+        ) from error
+
+
+def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
+    """The rows of a query as an Arrow table, streamed in PostgreSQL's binary COPY format.
+
+    Parameters must already stand in the query. Raises :class:`ShopError` as :func:`connect` does.
+    """
+    from adbc_driver_manager import Error
+    from adbc_driver_postgresql import dbapi
+
+    try:
+        with dbapi.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET timezone TO 'UTC'")
+            cursor.execute(query.as_string(None))
+            return cursor.fetch_arrow_table()
+    except Error as error:
+        raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
+
+
+def columns_of(connection: psycopg.Connection, table: str) -> dict[str, str]:
+    """Names and types of a table's columns; empty when there is no such table."""
+    rows = connection.execute(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [".".join(f'"{part}"' for part in table.split("."))],
+    ).fetchall()
+    return dict(rows)

@@ -1,0 +1,300 @@
+"""The shop's tables, which we only read: their names, and every query over them.
+
+:func:`inspect_shop` turns the settings into a checked :class:`Shop`. Every query over orders starts
+from :meth:`Shop.purchases`, so that "what counts as a purchase" has one home.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from recsys_assets.database import ShopError, columns_of
+from recsys_assets.settings import ShopSettings
+
+EVERYTHING = sql.SQL("")
+
+
+class ColumnMissingError(ShopError):
+    """A table lacks a column, or the table itself is missing."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The shop's tables, resolved and checked: columns that are None do not exist."""
+
+    orders: str
+    order_id: str
+    user_id: str
+    created_at: str
+    updated_at: str | None
+    status: str | None
+    purchase_statuses: list[str]
+    order_items: str
+    item_order_id: str
+    item_product_id: str
+    quantity: str | None
+    products: str | None
+    products_id: str
+    products_name: str
+    order_id_type: str
+    user_id_type: str
+    product_id_type: str
+    schema: str
+
+    @property
+    def changed_at(self) -> str:
+        """The column that tells when an order last changed."""
+        return self.updated_at or self.created_at
+
+    def signature(self, half_life_days: float) -> dict[str, Any]:
+        """What the interactions depend on beside the orders; when it changes, they are rebuilt."""
+        return {
+            "half_life_days": half_life_days,
+            "orders": [self.orders, self.order_id, self.user_id, self.created_at],
+            "status": [self.status, *self.purchase_statuses] if self.status else [],
+            "order_items": [
+                self.order_items,
+                self.item_order_id,
+                self.item_product_id,
+                self.quantity,
+            ],
+        }
+
+    def popularity(self, as_of: datetime, half_life: timedelta) -> sql.Composed:
+        """SELECT of (product_id, weight, orders) of all purchases, guests' included, best first.
+
+        ``weight`` is the number of purchases, each halved for every half-life before ``as_of``.
+        """
+        return sql.SQL(
+            "SELECT {product_id} AS product_id, sum(power(0.5::float8, least(1000, greatest(0,"
+            " extract(epoch FROM {as_of} - purchased_at)::float8 / {half_life})))) AS weight,"
+            " count(*) AS orders FROM ({purchases}) AS counted"
+            " GROUP BY counted.product_id ORDER BY weight DESC, counted.product_id"
+        ).format(
+            product_id=plain_id("product_id", self.product_id_type),
+            as_of=sql.Literal(as_of),
+            half_life=sql.Literal(half_life.total_seconds()),
+            purchases=self.purchases(),
+        )
+
+    def basket_lines(self) -> sql.Composed:
+        """SELECT of (order_id, product_id) of all purchases, guests' included."""
+        return sql.SQL(
+            "SELECT {order_id} AS order_id, {product_id} AS product_id"
+            " FROM ({purchases}) AS counted"
+        ).format(
+            order_id=plain_id("order_id", self.order_id_type),
+            product_id=plain_id("product_id", self.product_id_type),
+            purchases=self.purchases(),
+        )
+
+    def changed_orders(self, since: datetime | None) -> sql.Composed:
+        """SELECT of (user_id, changed_at) of orders changed at or after ``since``; None: of all."""
+        changed_at = sql.Identifier(self.changed_at)
+        conditions: list[sql.Composable] = [
+            sql.SQL("{} >= {}").format(changed_at, sql.Literal(since))
+        ]
+        if self.updated_at:  # a row whose updated_at is null changed when it was created
+            conditions.append(
+                sql.SQL("({} IS NULL AND {} >= {})").format(
+                    changed_at, sql.Identifier(self.created_at), sql.Literal(since)
+                )
+            )
+        return sql.SQL(
+            "SELECT {user_id} AS user_id, {changed_at}::timestamptz AS changed_at"
+            " FROM {orders} WHERE {where}"
+        ).format(
+            user_id=sql.Identifier(self.user_id),
+            changed_at=changed_at,
+            orders=identifier(self.orders),
+            where=sql.SQL(" OR ").join(conditions) if since else sql.SQL("true"),
+        )
+
+    def last_change(self) -> sql.Composed:
+        """SELECT of the latest change before now, which an index on that column answers."""
+        return sql.SQL(
+            "SELECT max({changed_at})::timestamptz FROM {orders} WHERE {changed_at} <= now()"
+        ).format(changed_at=sql.Identifier(self.changed_at), orders=identifier(self.orders))
+
+    def purchases(self, where: sql.Composable = EVERYTHING) -> sql.Composed:
+        """SELECT of (order_id, user_id, product_id, purchased_at), one row per counting purchase.
+
+        A purchase is a product in an order: an order of a counting status with at least one line of
+        that product whose quantity is above zero. ``user_id`` is null for guests. ``where`` narrows
+        it (a condition that starts with AND, over the aliases ``o`` and ``i``).
+        """
+        conditions: list[sql.Composable] = [
+            sql.SQL("o.{} IS NOT NULL").format(sql.Identifier(self.created_at)),
+            sql.SQL("i.{} IS NOT NULL").format(sql.Identifier(self.item_product_id)),
+        ]
+        if self.status:
+            conditions.append(
+                sql.SQL("o.{} = ANY({})").format(
+                    sql.Identifier(self.status), sql.Literal(self.purchase_statuses)
+                )
+            )
+        if self.quantity:
+            conditions.append(sql.SQL("i.{} > 0").format(sql.Identifier(self.quantity)))
+        return sql.SQL(
+            "SELECT DISTINCT o.{order_id} AS order_id, o.{user_id} AS user_id,"
+            " i.{product_id} AS product_id, o.{created_at}::timestamptz AS purchased_at"
+            " FROM {orders} o JOIN {items} i ON i.{item_order_id} = o.{order_id}"
+            " WHERE {conditions} {where}"
+        ).format(
+            order_id=sql.Identifier(self.order_id),
+            user_id=sql.Identifier(self.user_id),
+            product_id=sql.Identifier(self.item_product_id),
+            created_at=sql.Identifier(self.created_at),
+            orders=identifier(self.orders),
+            items=identifier(self.order_items),
+            item_order_id=sql.Identifier(self.item_order_id),
+            conditions=sql.SQL(" AND ").join(conditions),
+            where=where,
+        )
+
+
+def plain_id(column: str, column_type: str) -> sql.Composed:
+    """A column of ids as bigint where it holds integers, as text otherwise (uuid, text)."""
+    return sql.SQL("{}::{}").format(
+        sql.Identifier(column), sql.SQL("bigint" if is_integer(column_type) else "text")
+    )
+
+
+def is_integer(column_type: str) -> bool:
+    """Whether ids of this type are numbers in the API."""
+    return column_type in ("bigint", "integer", "smallint")
+
+
+def identifier(table: str) -> sql.Identifier:
+    """A table's name, which may be qualified (``schema.table``), as an identifier."""
+    return sql.Identifier(*table.split("."))
+
+
+def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop:
+    """The shop as the settings describe it, checked against the database.
+
+    Raises :class:`ColumnMissingError` that names the table, the column and the setting to change.
+    """
+    orders = columns_of(connection, settings.orders_table)
+    items = columns_of(connection, settings.order_items_table)
+    products = settings.products_table or "products"
+    names = columns_of(connection, products)
+    has_names = {settings.products_id_column, settings.products_name_column} <= names.keys()
+    if settings.products_table and not has_names:
+        for field in ("products_id_column", "products_name_column"):
+            _required(names, settings, "products_table", field)
+
+    return Shop(
+        orders=settings.orders_table,
+        order_id=_required(orders, settings, "orders_table", "orders_id_column"),
+        user_id=_required(orders, settings, "orders_table", "orders_user_id_column"),
+        created_at=_required(orders, settings, "orders_table", "orders_created_at_column"),
+        updated_at=_optional(
+            orders, settings, "orders_table", "orders_updated_at_column", "updated_at"
+        ),
+        status=_optional(orders, settings, "orders_table", "orders_status_column", "status"),
+        purchase_statuses=settings.purchase_statuses,
+        order_items=settings.order_items_table,
+        item_order_id=_required(
+            items, settings, "order_items_table", "order_items_order_id_column"
+        ),
+        item_product_id=_required(
+            items, settings, "order_items_table", "order_items_product_id_column"
+        ),
+        quantity=_optional(
+            items, settings, "order_items_table", "order_items_quantity_column", "quantity"
+        ),
+        products=products if has_names else None,
+        products_id=settings.products_id_column,
+        products_name=settings.products_name_column,
+        order_id_type=orders[settings.orders_id_column],
+        user_id_type=orders[settings.orders_user_id_column],
+        product_id_type=items[settings.order_items_product_id_column],
+        schema=settings.schema_name,
+    )
+
+
+def missing_indexes(connection: psycopg.Connection, shop: Shop) -> list[str]:
+    """Statements that create the indexes which an incremental refresh would use, where missing."""
+    wanted = [
+        (shop.orders, shop.changed_at),
+        (shop.orders, shop.user_id),
+        (shop.order_items, shop.item_order_id),
+    ]
+    return [
+        f"CREATE INDEX CONCURRENTLY ON {identifier(table).as_string(connection)}"
+        f" ({sql.Identifier(column).as_string(connection)});"
+        for table, column in wanted
+        if not _is_indexed(connection, table, column)
+    ]
+
+
+def _is_indexed(connection: psycopg.Connection, table: str, column: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_index JOIN pg_attribute"
+        " ON attrelid = indrelid AND attnum = indkey[0]"
+        " WHERE indrelid = %s::regclass AND attname = %s AND indpred IS NULL AND indisvalid)",
+        [identifier(table).as_string(connection), column],
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def product_names(
+    connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
+) -> dict[str, str]:
+    """Names by the text of the product's id; empty where no names table is configured."""
+    texts = [str(product_id) for product_id in product_ids]
+    if is_integer(shop.product_id_type):
+        texts = [text for text in texts if text.lstrip("-").isdecimal()]
+    if shop.products is None or not texts:
+        return {}
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT {id}::text, {name} FROM {table} WHERE {id} = ANY(%s::text[]::{type}[])"
+        ).format(
+            id=sql.Identifier(shop.products_id),
+            name=sql.Identifier(shop.products_name),
+            table=identifier(shop.products),
+            type=sql.SQL(shop.product_id_type),
+        ),
+        [texts],
+    ).fetchall()
+    return {key: name for key, name in rows if name is not None}
+
+
+def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:
+    name: str = getattr(settings, field)
+    if name not in columns:
+        raise _missing(columns, getattr(settings, table) or table, table, field, name)
+    return name
+
+
+def _optional(
+    columns: Mapping[str, str], settings: ShopSettings, table: str, field: str, default: str
+) -> str | None:
+    name: str | None = getattr(settings, field)
+    if name is None:
+        return default if default in columns else None
+    if name == "":
+        return None
+    if name not in columns:
+        raise _missing(columns, getattr(settings, table), table, field, name)
+    return name
+
+
+def _missing(
+    columns: Mapping[str, str], table: str, table_setting: str, field: str, name: str
+) -> ColumnMissingError:
+    if not columns:
+        return ColumnMissingError(
+            f"there is no table {table!r} that this user may see. Set"
+            f" RECSYS_{table_setting.upper()} to the shop's table."
+        )
+    return ColumnMissingError(
+        f"table {table!r} has no column {name!r} (it has: {', '.join(columns)}). Set"
+        f" RECSYS_{field.upper()} to the column that holds it."
+    )
