@@ -6,7 +6,7 @@ household a user, the sales value of a line its price.
 
 import io
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -32,9 +32,10 @@ from recsys_assets.local.shop_tables import (
 STATUS = "completed"
 CHUNK_ROWS = 100_000
 
-_TRANSACTIONS = (
-    "basket_id", "household_id", "product_id", "quantity", "sales_value", "transaction_timestamp",
-)  # fmt: skip
+# The columns of the parquet files that are used.
+_ORDER = ["basket_id", "household_id", "transaction_timestamp"]
+_LINE = [*_ORDER, "product_id", "quantity", "sales_value"]
+_NAMED_BY = ["product_type", "product_category", "department", "brand", "package_size"]
 
 
 def load_sample(
@@ -61,7 +62,8 @@ def load_sample(
         if not replace and _is_loaded(connection, marker):
             return count_rows(connection)
         connection.execute("DROP TABLE IF EXISTS order_items, orders, products")
-        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        connection.execute("SET LOCAL timezone TO 'UTC'")
+        connection.execute("SET LOCAL maintenance_work_mem TO '256MB'")
         progress(0, 1, "reading")
         lines = sample_lines(households=households, until=until)
         tables = {
@@ -83,13 +85,13 @@ def load_sample(
 
 def sample_lines(*, households: int | None = None, until: datetime | None = None) -> pa.Table:
     """The order lines of the sample: one row per line, with the columns of the parquet file."""
-    lines = pq.read_table(_data_folder() / "transactions.parquet", columns=list(_TRANSACTIONS))
+    lines = pq.read_table(_data_folder() / "transactions.parquet", columns=_LINE)
     if households is not None:
         numbers = pc.unique(lines["household_id"]).sort()
         lines = lines.filter(pc.is_in(lines["household_id"], numbers.slice(0, households)))
     if until is not None:
-        moments = pc.assume_timezone(lines["transaction_timestamp"], "UTC")
-        lines = lines.filter(pc.less(moments, pa.scalar(until, moments.type)))
+        end = until.astimezone(UTC).replace(tzinfo=None)  # as the data has it
+        lines = lines.filter(pc.less(lines["transaction_timestamp"], pa.scalar(end)))
     return lines
 
 
@@ -106,9 +108,6 @@ def sample_products() -> pa.Table:
             "brand": products["brand"],
         }
     )
-
-
-_NAMED_BY = ["product_type", "product_category", "department", "brand", "package_size"]
 
 
 def product_name(
@@ -150,9 +149,8 @@ def _is_loaded(connection: psycopg.Connection, marker: str) -> bool:
 
 
 def _orders(lines: pa.Table) -> pa.Table:
-    keys = ["basket_id", "household_id", "transaction_timestamp"]
-    orders = lines.group_by(keys, use_threads=False).aggregate([])
-    moment = pc.strftime(orders["transaction_timestamp"], "%Y-%m-%d %H:%M:%S+00")
+    orders = lines.group_by(_ORDER, use_threads=False).aggregate([])
+    moment = orders["transaction_timestamp"].cast(pa.timestamp("s"))
     return pa.table(
         {
             "id": orders["basket_id"],

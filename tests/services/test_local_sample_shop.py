@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from recsys_assets.local.errors import ShopNotEmptyError
-from recsys_assets.local.sample_shop import load_sample
+from recsys_assets.local.sample_shop import load_sample, product_name
 from recsys_assets.local.shop_tables import ShopCounts, count_rows
 
 WHOLE = ShopCounts(orders=155_848, order_items=1_469_307, products=92_331)
@@ -25,6 +25,28 @@ def test_the_whole_sample(sample_database_url: str) -> None:
         assert line.fetchall() == [(31_198_570_044, 1_095_275, 1, Decimal("0.50"))]
         name = connection.execute("SELECT name FROM products WHERE id = 25671").fetchone()
         assert name == ("Ice - crushed/cubed, 22 lb (National)",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (("SUGAR", "SUGARS/SWEETNERS", "2 LB"), "Sugar, 2 lb (National)"),
+        (("SUGAR", "SUGARS/SWEETNERS", None), "Sugar (National)"),
+        ((None, "SUGARS/SWEETNERS", None), "Sugars/sweetners (National)"),
+        ((None, None, None), "Grocery (National)"),
+    ],
+)
+def test_names_fall_back_on_what_is_known(
+    fields: tuple[str | None, str | None, str | None], name: str
+) -> None:
+    kind, category, size = fields
+    assert name == product_name(
+        product_type=kind,
+        product_category=category,
+        department="GROCERY",
+        brand="National",
+        package_size=size,
+    )
 
 
 def test_keys_and_indexes(small_sample_database_url: str) -> None:

@@ -151,6 +151,11 @@ def test_data_and_settings_survive_a_restart(server: EmbeddedServer) -> None:
         assert read(server) == "first run"
 
 
+def test_the_terminal_cannot_interrupt_the_server(server: EmbeddedServer) -> None:
+    with server.in_use():
+        assert os.getsid(server_pid(server)) != os.getsid(0)
+
+
 def test_two_processes_at_once_share_one_server(state_dir: Path) -> None:
     users = [start_user(state_dir) for _ in range(2)]
     first, second = (urls_of(user) for user in users)
