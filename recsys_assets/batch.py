@@ -24,8 +24,8 @@ class MaterializationError(RuntimeError):
     """A run failed: which asset or check, and why."""
 
 
-class UnknownAssetError(ValueError):
-    """An asset that does not exist was asked for; the text has those that do."""
+class UsageError(ValueError):
+    """An asset that does not exist was asked for, or config that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,13 @@ def materialize(
     """Materialize ``assets`` (all of them when empty) with their checks, in dependency order.
 
     ``config`` is Dagster run config. Raises :class:`MaterializationError` when an asset or a
-    blocking check fails, and :class:`UnknownAssetError`.
+    blocking check fails, and :class:`UsageError` for an unknown asset or bad config.
     """
     graph = definitions.resolve_asset_graph()
     known = [key.to_user_string() for key in graph.toposorted_asset_keys]
     ours = [name for name in known if graph.get(dg.AssetKey(name)).is_materializable]
     if unknown := set(assets) - set(ours):
-        raise UnknownAssetError(
-            f"no asset {', '.join(sorted(unknown))}; there are {', '.join(ours)}"
-        )
+        raise UsageError(f"no asset {', '.join(sorted(unknown))}; there are {', '.join(ours)}")
     wanted = [name for name in ours if not assets or name in assets]
     job = (
         definitions.resolve_implicit_global_asset_job_def()
@@ -63,9 +61,14 @@ def materialize(
         else definitions.resolve_job_def("retrain_daily")
     )
     run_id = str(uuid4())
+    run_config = {**(config or {}), **_QUIET}
+    try:
+        dg.validate_run_config(job, run_config)
+    except dg.DagsterInvalidConfigError as error:
+        raise UsageError("; ".join(e.message for e in error.errors)) from error
     with _shown(console, instance, run_id, wanted) as seconds:
         result = job.execute_in_process(
-            run_config={**(config or {}), **_QUIET},
+            run_config=run_config,
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted] if assets else None,
             run_id=run_id,
@@ -185,7 +188,7 @@ def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
             )
     for event in result.get_step_failure_events():
         error = event.step_failure_data.error
-        while error and error.cause:
+        if error and error.cause:  # the step's own exception, inside Dagster's
             error = error.cause
         if error and error.cls_name != "DagsterAssetCheckFailedError":
             yield f"{event.step_key}: {error.message.strip()}"

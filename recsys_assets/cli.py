@@ -245,14 +245,14 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 def _materialize(
     session: Session, assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None
 ) -> None:
-    from recsys_assets.batch import UnknownAssetError
+    from recsys_assets.batch import UsageError
     from recsys_assets.batch import materialize as run
     from recsys_assets.definitions import build_definitions
 
     with session.dagster() as instance:
         try:
             batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
-        except UnknownAssetError as error:
+        except UsageError as error:
             raise typer.BadParameter(str(error)) from error
     total = sum(batch.seconds.values())
     console.print(f"{len(batch.seconds)} assets in {total:.1f} s, run {batch.run_id}")

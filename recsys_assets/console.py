@@ -131,18 +131,17 @@ def status_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago a moment was, in its largest unit: ``3 hours ago``."""
+    """How long ago a moment was, in its largest unit: ``3 h ago``."""
     if moment is None:
         return "never"
     passed = (now or datetime.now(UTC)) - moment
     for unit, name in (
-        (timedelta(days=1), "day"),
-        (timedelta(hours=1), "hour"),
-        (timedelta(minutes=1), "minute"),
+        (timedelta(days=1), "d"),
+        (timedelta(hours=1), "h"),
+        (timedelta(minutes=1), "min"),
     ):
         if passed >= unit:
-            count = passed // unit
-            return f"{count:,} {name}{'s' if count != 1 else ''} ago"
+            return f"{passed // unit:,} {name} ago"
     return f"{max(0, int(passed.total_seconds()))} s ago"
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from recsys_assets.database import ShopError, connect
 from recsys_assets.local.services import use_services
-from recsys_assets.settings import Settings
+from recsys_assets.settings import load_settings
 
 
 class _Config(TypedDict):
@@ -41,7 +41,7 @@ class SchemaPostgresStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: _Config
     ) -> "SchemaPostgresStorage":
         """The storage that `dagster.yaml` asks for."""
-        settings = use_services(Settings())
+        settings = use_services(load_settings())
         url = os.environ.get("RECSYS_DAGSTER_DATABASE_URL") or settings.database_url
         assert url is not None
         schema = config_value["schema"]

@@ -10,7 +10,7 @@ from recsys_assets.ingest import assets as ingest
 from recsys_assets.learn import assets as learn
 from recsys_assets.publish import assets as publish
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
-from recsys_assets.settings import Settings, ShopSettings
+from recsys_assets.settings import Settings, ShopSettings, load_settings
 
 ASSETS = [
     ingest.user_product_interactions,
@@ -41,7 +41,7 @@ def build_definitions(
 
     ``overrides`` replaces resources by name: ``shop``, ``redis``, ``artifacts``.
     """
-    settings = settings or Settings()
+    settings = settings or load_settings()
     freshness = automation.freshness_policies(settings)
 
     def with_freshness(spec: dg.AssetSpec) -> dg.AssetSpec:

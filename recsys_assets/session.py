@@ -10,7 +10,7 @@ import psycopg
 
 from recsys_assets.database import connect
 from recsys_assets.local.services import export_urls, running_services
-from recsys_assets.settings import Settings, project_root
+from recsys_assets.settings import Settings, load_settings, project_root
 from recsys_assets.shop import Shop, inspect_shop, product_names
 
 if TYPE_CHECKING:
@@ -66,6 +66,6 @@ class Session:
 @contextmanager
 def open_session(*, database: bool = True, redis: bool = True) -> Iterator[Session]:
     """A session by the environment's settings; embedded servers run as long as it is open."""
-    with running_services(Settings(), database=database, redis=redis) as settings:
+    with running_services(load_settings(), database=database, redis=redis) as settings:
         export_urls(settings)
         yield Session(settings)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -21,6 +21,10 @@ def project_root() -> Path:
         return Path(home).absolute()
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
+
+
+class SettingsError(ValueError):
+    """A setting is out of its bounds; the text names its environment variable."""
 
 
 class ShopSettings(BaseModel):
@@ -101,3 +105,16 @@ class Settings(ShopSettings, BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value if value.is_absolute() else project_root() / value
+
+
+def load_settings() -> Settings:
+    """The settings of the environment; :class:`SettingsError` for a bad value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(
+                f"RECSYS_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+                for problem in error.errors()
+            )
+        ) from error

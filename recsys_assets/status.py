@@ -73,7 +73,7 @@ def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
         return str(error), None
     size = artifact_path(settings.data_dir, name).stat().st_size
     kept = len(versions(settings.data_dir, name))
-    return f"{size / 1e6:.1f} MB, versions kept: {kept}", header.orders_through
+    return f"{size / 1e6:.1f} MB, {kept} kept", header.orders_through
 
 
 def _family(client: Client, family: Family) -> tuple[str, datetime | None]:
