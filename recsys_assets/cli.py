@@ -7,6 +7,7 @@ Commands are thin: they start what they need, call a stage, and print. Exit code
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -283,4 +284,6 @@ def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool)
         console.print(f"            {local.api}/api/recommendations/top-buys/?user_id=1")
         console.print(f"Logs        {logs}")
         console.print("\nCtrl-C ends all of it.")
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        console.print("Ending ...")

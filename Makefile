@@ -1,0 +1,69 @@
+# Everything a person does with the project; `make help` lists it. Needs python3 and a package index.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+
+export DAGSTER_DISABLE_TELEMETRY := yes
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/local.stamp  ## Real orders to recommendations: load, materialize, show, stay up. DEMO_FLAGS=--exit ends after the tables.
+	@$(BIN)/recsys demo $(DEMO_FLAGS)
+
+.PHONY: serve
+serve: .venv/local.stamp  ## Serve the API from what is published.
+	@$(BIN)/recsys serve
+
+.PHONY: test
+test: .venv/dev.stamp  ## Run all tests, against servers that they start and end.
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+.PHONY: check
+check: .venv/dev.stamp  ## Lint, formatting and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: .venv/dev.stamp  ## Format the code and mend what the linter can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: .venv/dev.stamp  ## Measure mining and training beside their peers.
+	$(BIN)/python benchmarks/mining.py
+	$(BIN)/python benchmarks/training.py
+
+.PHONY: clean
+clean:  ## Remove the environment, the embedded servers' data and the artifacts.
+	rm -rf .venv .recsys .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find data -type f ! -name README.md -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/local.stamp: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing (a minute or two the first time) ..."
+	@$(PIP) -e '.[local]'
+	@touch $@
+
+.venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing (a minute or two the first time) ..."
+	@$(PIP) -e '.[local,dev]'
+	@touch $@ .venv/local.stamp
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found: install one, or make PYTHON=/path/to/it"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq python3-venv; } || { \
+		echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
