@@ -1,14 +1,17 @@
-"""Dagster's own storage: dagster-postgres in a schema of its own in the configured database.
+"""Dagster's own storage: a schema of its own in the configured database, files in the state folder.
 
-`dagster.yaml` names this class, so that one URL, RECSYS_DATABASE_URL, is all there is to set, and
-Dagster's tables never mix with the shop's. Nothing else belongs here.
+`dagster.yaml` names these classes, so that RECSYS_DATABASE_URL and RECSYS_STATE_DIR are all there
+is to set, and Dagster's tables never mix with the shop's. Nothing else belongs here.
 """
 
 import os
+from pathlib import Path
 from typing import Any, TypedDict
 
 import psycopg
 from dagster import Field, StringSource
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
@@ -47,6 +50,46 @@ class SchemaPostgresStorage(DagsterPostgresStorage):
         schema = config_value["schema"]
         _create_schema(url, schema)
         return cls(inst_data=inst_data, postgres_url=schema_url(url, schema))
+
+
+class StateComputeLogManager(LocalComputeLogManager):
+    """What runs print, in ``dagster/logs`` of the state folder."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Field]:
+        """Nothing to configure here."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: object,  # noqa: ARG003
+    ) -> "StateComputeLogManager":
+        """The log manager that `dagster.yaml` asks for."""
+        return cls(base_dir=str(_state_folder() / "logs"), inst_data=inst_data)
+
+
+class StateArtifactStorage(LocalArtifactStorage):
+    """Dagster's other files, in ``dagster`` of the state folder."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Field]:
+        """Nothing to configure here."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: object,  # noqa: ARG003
+    ) -> "StateArtifactStorage":
+        """The storage that `dagster.yaml` asks for."""
+        return cls(base_dir=str(_state_folder()), inst_data=inst_data)
+
+
+def _state_folder() -> Path:
+    return load_settings().state_dir / "dagster"
 
 
 def schema_url(url: str, schema: str) -> str:

@@ -14,6 +14,7 @@ orders = dg.AssetSpec(
     "orders",
     group_name="ingest",
     kinds={"postgres"},
+    owners=["team:shop"],
     tags={"domain": "shop"},
     description="The shop's orders: read only, never altered. RECSYS_ORDERS_* map its columns.",
 )
@@ -21,6 +22,7 @@ order_items = dg.AssetSpec(
     "order_items",
     group_name="ingest",
     kinds={"postgres"},
+    owners=["team:shop"],
     tags={"domain": "shop"},
     description="The lines of the shop's orders. RECSYS_ORDER_ITEMS_* map its columns.",
 )
