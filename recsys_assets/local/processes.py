@@ -11,16 +11,38 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from recsys_assets.local.errors import ServiceError
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
+
+
+# The webserver and the daemon share one process that has the code loaded; given a module, each
+# would start its own, and the daemon a new one every minute.
+_CODE_SERVER = [
+    "dagster",
+    "code-server",
+    "start",
+    "--location-name",
+    "recsys_assets",
+    "-m",
+    "recsys_assets.definitions",
+    "-a",
+    "defs",
+]
+_WORKSPACE = """\
+load_from:
+  - grpc_server:
+      socket: {socket}
+      location_name: recsys_assets
+"""
 
 
 @dataclass(frozen=True)
@@ -33,29 +55,36 @@ class Local:
 
 @contextmanager
 def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) -> Iterator[Local]:
-    """Start the webserver, the daemon and the API, and end them on leaving.
+    """Start the code location's server, the webserver, the daemon and the API; end them on leaving.
 
-    ``root`` holds workspace.yaml and dagster.yaml; each process writes a log into ``logs``. A port
+    ``root`` holds dagster.yaml; each process writes a log into ``logs``. A port
     that is taken is passed over for the next free one. The URLs of the servers must stand in the
     environment. Raises ServiceError, with the end of its log, when one does not start.
     """
     dagster = free_port(dagster_port)
     api = free_port(api_port, beside={dagster})
     environment = {"DAGSTER_HOME": str(root), "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    workspace = ["-w", str(root / "workspace.yaml")]
     with ExitStack() as stack:
+        # A private folder with a short path, as a socket needs: whoever reaches it can run code.
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="recsys-")))
+        code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
+        workspace.write_text(_WORKSPACE.format(socket=code_socket))
 
         def start(name: str, command: Sequence[str], more: Mapping[str, str]) -> "_Child":
             child = _Child(name, command, root, logs / f"{name}.log", {**environment, **more})
             stack.callback(child.stop)
             return child
 
+        code = start(
+            "dagster-code-server", [*_CODE_SERVER, "-d", str(root), "-s", str(code_socket)], {}
+        )
+        code.wait_until(code_socket.exists)
         web = start(
             "dagster-webserver",
-            ["dagster-webserver", "-h", HOST, "-p", str(dagster), *workspace],
+            ["dagster-webserver", "-h", HOST, "-p", str(dagster), "-w", str(workspace)],
             {},
         )
-        daemon = start("dagster-daemon", ["dagster-daemon", "run", *workspace], {})
+        daemon = start("dagster-daemon", ["dagster-daemon", "run", "-w", str(workspace)], {})
         serving = start(
             "api",
             ["python", "-m", "serving"],
@@ -64,8 +93,8 @@ def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) 
                 "RECSYS_API_PORT": str(api),
             },
         )
-        web.wait_for(f"http://{HOST}:{dagster}/server_info")
-        serving.wait_for(f"http://{HOST}:{api}/health/live")
+        web.wait_until(lambda: _answers(f"http://{HOST}:{dagster}/server_info"))
+        serving.wait_until(lambda: _answers(f"http://{HOST}:{api}/health/live"))
         daemon.require_alive()
         yield Local(dagster=f"http://{HOST}:{dagster}", api=f"http://{HOST}:{api}")
 
@@ -83,6 +112,14 @@ def free_port(first: int, beside: frozenset[int] | set[int] = frozenset()) -> in
                 continue
             return port
     raise ServiceError(f"no free port from {first} on")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
 
 
 class _Child:
@@ -107,18 +144,14 @@ class _Child:
                 start_new_session=True,  # Ctrl-C is for us; we end our children in order
             )
 
-    def wait_for(self, url: str) -> None:
-        """Return when ``url`` answers."""
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Return when ``ready`` says so; raise ServiceError when the process ends or takes long."""
         deadline = time.monotonic() + START_SECONDS
-        while True:
+        while not ready():
             self.require_alive()
-            try:
-                with urllib.request.urlopen(url, timeout=5):
-                    return
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
-                if time.monotonic() > deadline:
-                    raise self._failure(f"did not answer within {START_SECONDS:.0f} s") from None
-                time.sleep(0.1)
+            if time.monotonic() > deadline:
+                raise self._failure(f"was not ready within {START_SECONDS:.0f} s")
+            time.sleep(0.1)
 
     def require_alive(self) -> None:
         """Raise ServiceError when the process has ended."""
