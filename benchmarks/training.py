@@ -1,0 +1,161 @@
+"""Training and Top Buys of the sample shop: our assets beside bare implicit on a ready matrix.
+
+    .venv/bin/python benchmarks/training.py          two minutes
+
+Starts its own PostgreSQL and Redis in a temporary folder, loads the sample shop and refreshes the
+interactions; then, in every round, one after the other:
+
+- als_model: the asset (read, build the matrix, fit, save) as it times itself, beside `fit` of
+  implicit with the same parameters on a matrix that is ready, plus the read of the same rows;
+- blended lists: those of all users, blended with their own purchases, beside the batch `recommend`
+  of implicit (which blends nothing) for the same users and length;
+- user_top_buys: the whole asset, from reading the rows to the last key in Redis;
+- loading the pickle back from the file.
+
+A table gives the medians and the ratios.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import psycopg
+from implicit.cpu.als import AlternatingLeastSquares
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from recsys_assets import tables
+from recsys_assets.database import connect, read_arrow
+from recsys_assets.definitions import build_definitions
+from recsys_assets.ingest.interactions import orders_watermark
+from recsys_assets.learn.als import AlsModel, AlsParameters
+from recsys_assets.learn.artifacts import from_arrays, load_artifact
+from recsys_assets.learn.matrix import interactions_from_arrow
+from recsys_assets.local.sample_shop import load_sample
+from recsys_assets.local.services import export_urls, running_services
+from recsys_assets.publish.assets import UserTopBuysConfig
+from recsys_assets.publish.top_buys import blended_top_n
+from recsys_assets.settings import Settings
+from recsys_assets.shop import inspect_shop
+
+CONFIG = UserTopBuysConfig()
+
+
+@contextmanager
+def timed(taken: list[float]) -> Iterator[None]:
+    """Append the seconds that the block takes."""
+    started = time.perf_counter()
+    yield
+    taken.append(time.perf_counter() - started)
+
+
+def bare_implicit(parameters: AlsParameters) -> AlternatingLeastSquares:
+    """A model of implicit with our parameters."""
+    return AlternatingLeastSquares(
+        factors=parameters.factors,
+        alpha=parameters.alpha,
+        regularization=parameters.regularization,
+        iterations=parameters.iterations,
+        random_state=parameters.seed,
+    )
+
+
+def measure(settings: Settings, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work, one entry a round."""
+    definitions = build_definitions(settings)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    url = settings.database_url or ""
+
+    def materialize(asset: str) -> dict[str, Any]:
+        run = job.execute_in_process(quiet, asset_selection=[dg.AssetKey(asset)])
+        (event,) = run.get_asset_materialization_events()
+        return dict(event.materialization.metadata)
+
+    with psycopg.connect(url) as connection:
+        load_sample(connection)
+    materialize("user_product_interactions")
+    with connect(url) as connection:
+        shop = inspect_shop(connection, settings)
+        watermark = orders_watermark(connection, shop)
+    assert watermark is not None
+    query = tables.weights(shop, watermark, settings.half_life)
+    parameters = AlsParameters()
+    taken = defaultdict(list)
+    for _ in range(rounds):
+        with timed(taken["read"]):
+            rows = read_arrow(url, query)
+        interactions = interactions_from_arrow(rows)
+        with threadpool_limits(1, "blas"):
+            bare = bare_implicit(parameters)
+            with timed(taken["bare implicit: fit"]):
+                bare.fit(interactions.matrix, show_progress=False)
+        taken["als_model"].append(materialize("als_model")["seconds"].value)
+
+        with timed(taken["loading the pickle"]):
+            _, arrays = load_artifact(settings.data_dir, "als_model")
+        model = from_arrays(AlsModel, arrays)
+        popularity = np.asarray(interactions.matrix.sum(axis=0), np.float32).ravel()
+        users = np.arange(len(model.user_ids))
+        with threadpool_limits(1, "blas"), timed(taken["bare implicit: recommend"]):
+            bare.recommend(
+                users, interactions.matrix, N=CONFIG.length, filter_already_liked_items=False
+            )
+        with timed(taken["blended lists"]):
+            for _lists in blended_top_n(
+                model.user_factors,
+                model.product_factors,
+                interactions.matrix,
+                popularity,
+                own_weight=CONFIG.own_weight,
+                n=CONFIG.length,
+            ):
+                pass
+        taken["user_top_buys"].append(materialize("user_top_buys")["seconds"].value)
+    return taken
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="recsys-training-") as folder:
+        settings = Settings(state_dir=Path(folder) / "state", data_dir=Path(folder) / "data")
+        with running_services(settings) as running:
+            export_urls(running)
+            taken = {name: statistics.median(s) for name, s in measure(running, rounds).items()}
+    taken["bare implicit: read + fit"] = taken["read"] + taken["bare implicit: fit"]
+    table = Table("ours", "s", "peer", "s", "ratio", box=box.MARKDOWN)
+    for ours, peer in (
+        ("als_model", "bare implicit: read + fit"),
+        ("blended lists", "bare implicit: recommend"),
+        ("user_top_buys", None),
+        ("loading the pickle", None),
+    ):
+        beside = (peer, f"{taken[peer]:.2f}", f"{taken[ours] / taken[peer]:.2f}") if peer else ()
+        table.add_row(ours, f"{taken[ours]:.2f}", *beside)
+    console.print(table)
+    console.print(
+        f"Medians of {rounds} rounds; {len(os.sched_getaffinity(0))} cores, {platform.machine()},"
+        f" Python {platform.python_version()}, numpy {np.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    main()
