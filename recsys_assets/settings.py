@@ -33,32 +33,62 @@ class ShopSettings(BaseModel):
     # The shop's tables. An optional column whose setting is unset is used when the table has a
     # column of the default name.
     orders_table: str = Field("orders", description="table of orders, may be schema.table")
-    orders_id_column: str = "id"
-    orders_user_id_column: str = "user_id"
-    orders_created_at_column: str = "created_at"
-    orders_updated_at_column: str | None = Field(None, description="default updated_at, optional")
-    orders_status_column: str | None = Field(None, description="default status, optional")
+    orders_id_column: str = Field("id", description="integer, uuid or text")
+    orders_user_id_column: str = Field(
+        "user_id", description="integer, uuid or text; null for a guest's order"
+    )
+    orders_created_at_column: str = Field(
+        "created_at", description="when the order was placed; without time zone: UTC"
+    )
+    orders_updated_at_column: str | None = Field(
+        None, description="when the order last changed: `updated_at` if there is one; empty: none"
+    )
+    orders_status_column: str | None = Field(
+        None, description="`status` if there is one; empty: none, and every order counts"
+    )
     purchase_statuses: Annotated[list[str], NoDecode] = Field(
         ["completed", "paid", "shipped", "delivered"],
         description="statuses that count as a purchase, separated by commas",
     )
-    order_items_table: str = "order_items"
-    order_items_order_id_column: str = "order_id"
-    order_items_product_id_column: str = "product_id"
-    order_items_quantity_column: str | None = Field(None, description="default quantity, optional")
-    products_table: str | None = Field(None, description="names of products; default products")
-    products_id_column: str = "id"
-    products_name_column: str = "name"
+    order_items_table: str = Field(
+        "order_items", description="table of order lines, may be schema.table"
+    )
+    order_items_order_id_column: str = Field("order_id", description="the order of the line")
+    order_items_product_id_column: str = Field("product_id", description="integer, uuid or text")
+    order_items_quantity_column: str | None = Field(
+        None,
+        description="a line counts if it is above 0; `quantity` if there is one; empty: none,"
+        " and every line counts",
+    )
+    products_table: str | None = Field(
+        None, description="table of product names; `products` if there is one"
+    )
+    products_id_column: str = Field("id", description="the product's id there")
+    products_name_column: str = Field("name", description="what people call it")
 
     # What counts.
     schema_name: str = Field("public", description="PostgreSQL schema of our own tables")
-    half_life_days: float = Field(90.0, gt=0, description="days after which a purchase counts half")
-    overlap_minutes: float = Field(
-        10.0, ge=0, description="minutes read again behind the watermark, for late commits"
+    half_life_days: float = Field(
+        90.0, gt=0, le=100_000, description="days after which a purchase counts half"
     )
-    min_basket_products: int = Field(2, ge=2, description="distinct products of a mined basket")
-    max_basket_products: int = Field(100, ge=2, description="larger baskets are left out of mining")
-    statement_timeout_seconds: float = Field(600.0, ge=0, description="per SQL statement, 0: none")
+    overlap_minutes: float = Field(
+        10.0,
+        ge=0,
+        le=1_000_000,
+        description="minutes read again behind the watermark, for late commits",
+    )
+    min_basket_products: int = Field(
+        2, ge=2, description="distinct products of a mined basket, at least"
+    )
+    max_basket_products: int = Field(
+        100, ge=2, description="distinct products of a mined basket, at most"
+    )
+    statement_timeout_seconds: float = Field(
+        600.0,
+        ge=0,
+        le=1_000_000,
+        description="seconds after which an SQL statement is ended, 0: never",
+    )
 
     @field_validator("purchase_statuses", mode="before")
     @classmethod
@@ -84,8 +114,12 @@ class Settings(ShopSettings, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RECSYS_", frozen=True, extra="ignore")
 
     # Services. Unset: the embedded server of the extra `local` is started by the command line.
-    database_url: str | None = Field(None, description="PostgreSQL of the shop, a libpq URL")
-    redis_url: str | None = Field(None, description="Redis the lists are published to")
+    database_url: str | None = Field(
+        None, description="PostgreSQL of the shop, a libpq URL; unset: an embedded server"
+    )
+    redis_url: str | None = Field(
+        None, description="Redis the lists are published to; unset: an embedded server"
+    )
 
     # Places, relative to the project.
     data_dir: Path = Field(Path("data"), description="folder of the artifacts")
@@ -93,13 +127,24 @@ class Settings(ShopSettings, BaseSettings):
     kept_artifacts: int = Field(3, ge=1, description="versions of an artifact kept for rollback")
 
     # How old an asset may be before Dagster warns and fails its freshness.
-    interactions_fresh_minutes: float = Field(60.0, gt=1)
-    top_buys_fresh_minutes: float = Field(120.0, gt=1)
-    models_fresh_hours: float = Field(26.0, gt=1)
+    interactions_fresh_minutes: float = Field(
+        60.0,
+        gt=1,
+        le=1_000_000,
+        description="age of the interactions at which Dagster warns; it fails at twice that",
+    )
+    top_buys_fresh_minutes: float = Field(
+        120.0, gt=1, le=1_000_000, description="the same for the Top Buys lists"
+    )
+    models_fresh_hours: float = Field(
+        26.0, gt=1, le=100_000, description="the same for the models and Bought Together"
+    )
 
     # Automation.
-    retrain_cron: str = Field("0 3 * * *", description="when retrain_daily runs")
-    automation_enabled: bool = Field(False, description="sensor and schedule start switched on")
+    retrain_cron: str = Field("0 3 * * *", description="when the job retrain_daily runs, UTC")
+    automation_enabled: bool = Field(
+        False, description="whether the sensor and the schedule start switched on"
+    )
 
     @field_validator("data_dir", "state_dir")
     @classmethod
