@@ -5,6 +5,7 @@ The Dagster UI renders both in an asset's metadata. Pictures are PNG data URIs; 
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
         return "*nothing*"
     columns = list(rows[0])
     align = ["---:" if isinstance(rows[0][c], int | float) else "---" for c in columns]
-    lines = [columns, align, *([_cell(row[c]) for c in columns] for row in rows)]
+    lines = [map(_cell, columns), align, *([_cell(row[c]) for c in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -38,21 +39,25 @@ def histogram(values: "NDArray[Any]", *, title: str, x: str, y: str) -> str:
 
 
 def ranking(values: "NDArray[Any]", *, title: str, x: str, y: str) -> str:
-    """A picture of values in descending order against their rank, both axes logarithmic."""
+    """A picture of values above 0 against their rank, largest first, both axes logarithmic."""
     import numpy as np
 
     figure, axes = _axes(title, x, y)
-    axes.loglog(np.arange(1, len(values) + 1), np.sort(values)[::-1], color="#4f6bed")
+    positive = np.sort(values[values > 0])[::-1]
+    axes.loglog(np.arange(1, len(positive) + 1), positive, color="#4f6bed")
     return _picture(figure)
 
 
 def scatter(
     xs: "NDArray[Any]", ys: "NDArray[Any]", *, title: str, x: str, y: str, most: int = 5000
 ) -> str:
-    """A picture of points, both axes logarithmic; of more than ``most`` an even selection."""
+    """A picture of points above 0, both axes logarithmic; at most ``most``, evenly selected."""
     figure, axes = _axes(title, x, y)
-    step = max(1, len(xs) // most)
-    axes.loglog(xs[::step], ys[::step], ".", markersize=2, color="#4f6bed", alpha=0.5)
+    positive = (xs > 0) & (ys > 0)
+    step = max(1, math.ceil(positive.sum() / most))
+    axes.loglog(
+        xs[positive][::step], ys[positive][::step], ".", markersize=2, color="#4f6bed", alpha=0.5
+    )
     return _picture(figure)
 
 

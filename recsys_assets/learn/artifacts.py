@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +83,7 @@ def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) ->
 
 def make_current(folder: Path, name: str, version: Path) -> None:
     """Let ``<name>.pkl`` be this version, in one step."""
-    link = folder / f".{name}-current"
-    link.unlink(missing_ok=True)
+    link = folder / f".{name}-{uuid4().hex}"
     try:
         os.link(version, link)
     except OSError:  # a file system without hard links

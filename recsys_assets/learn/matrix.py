@@ -33,18 +33,6 @@ class Interactions:
                 f" {len(self.product_ids)} product ids"
             )
 
-    def align(self, product_ids: Ids) -> "Interactions":
-        """The same interactions with ``product_ids`` as columns; products not among them go."""
-        position = positions(product_ids, self.product_ids)
-        coo = self.matrix.tocoo()
-        columns = position[coo.col]
-        known = columns >= 0
-        matrix = csr_matrix(
-            (coo.data[known], (coo.row[known], columns[known])),
-            shape=(len(self.user_ids), len(product_ids)),
-        )
-        return Interactions(matrix, self.user_ids, product_ids)
-
 
 def interactions_from_arrow(table: pa.Table) -> Interactions:
     """The matrix of a table of (user_id, product_id, weight), one row per pair."""

@@ -105,6 +105,8 @@ def top_n(scores: Floats, n: int) -> tuple[NDArray[np.int64], Floats]:
 
 def scaled_by_maximum(purchases: csr_matrix) -> csr_matrix:
     """Each row divided by its maximum, so that every user's most bought product counts 1."""
+    if purchases.nnz == 0:  # of which scipy knows no maximum
+        return purchases
     maximum = purchases.max(axis=1).toarray().ravel()
     scaled = purchases.copy()
     scaled.data /= np.repeat(maximum, np.diff(purchases.indptr))
