@@ -1,0 +1,181 @@
+"""The blend of ALS and own purchases, by hand and against a naive dense reference."""
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from scipy.sparse import csr_matrix
+
+from recsys_assets.publish.redis_writer import Edition
+from recsys_assets.publish.top_buys import (
+    TopLists,
+    blended_top_n,
+    factors_of,
+    personal_lists,
+    scaled_by_maximum,
+    top_n,
+)
+
+EDITION = Edition("v1", datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 2, 28, tzinfo=UTC))
+
+# Three users and four products. The model knows the first two users; the third is new.
+USERS = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
+PRODUCTS = np.array([[0.5, 0.25], [0.25, 0.5], [0, 0.125], [-1, 0]], np.float32)
+PURCHASES = csr_matrix(np.array([[0, 0, 4, 2], [0, 0, 0, 0], [0, 1, 0, 0]], np.float32))
+POPULARITY = np.array([1, 5, 3, 9], np.float32)
+
+
+def blend(n: int, own_weight: float = 2.0, **options: int) -> TopLists:
+    """All lists in one."""
+    blocks = list(
+        blended_top_n(USERS, PRODUCTS, PURCHASES, POPULARITY, own_weight=own_weight, n=n, **options)
+    )
+    return joined(blocks)
+
+
+def joined(blocks: list[TopLists]) -> TopLists:
+    rows = [len(block.products) for block in blocks]
+    assert [block.first_row for block in blocks] == np.cumsum([0, *rows[:-1]]).tolist()
+    return TopLists(
+        0,
+        np.concatenate([block.products for block in blocks]),
+        np.concatenate([block.scores for block in blocks]),
+    )
+
+
+def test_a_blend_worked_out_by_hand() -> None:
+    lists = blend(3)
+    # User 0: ALS 0.5, 0.25, 0, -1; own purchases add 2 * 4/4 to product 2 and 2 * 2/4 to 3.
+    assert lists.products[0].tolist() == [2, 0, 1]
+    assert lists.scores[0].tolist() == [2, 0.5, 0.25]
+    # User 1 bought nothing: ALS alone, 0.5, 1, 0.25, 0.
+    assert lists.products[1].tolist() == [1, 0, 2]
+    assert lists.scores[1].tolist() == [1, 0.5, 0.25]
+
+
+def test_a_user_whom_the_model_does_not_know_gets_own_purchases_then_popular_products() -> None:
+    lists = blend(4)
+    assert lists.products[2].tolist() == [1, 3, 2, 0]
+    assert lists.scores[2].tolist() == [2, 0, 0, 0]
+
+
+def test_without_own_weight_als_alone_decides() -> None:
+    assert blend(4, own_weight=0).products[0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_list_is_no_longer_than_the_catalogue() -> None:
+    assert blend(100).products.shape == (3, 4)
+    assert_array_equal(np.sort(blend(100).products), np.tile(np.arange(4), (3, 1)))
+
+
+def test_no_users_are_no_lists() -> None:
+    nothing = csr_matrix((0, 0), dtype=np.float32)
+    no_factors = np.zeros((0, 2), np.float32)
+    no_products = np.zeros(0, np.float32)
+    lists = blended_top_n(no_factors, no_factors, nothing, no_products, own_weight=2, n=10)
+    assert list(lists) == []
+
+
+@st.composite
+def shops(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    """Numbers of few bits, so that sums are exact in any order and ties abound."""
+    users, products, factors = (draw(st.integers(1, most)) for most in (12, 12, 3))
+
+    def numbers(rows: int, columns: int, values: list[float]) -> np.ndarray:
+        cells = st.lists(st.sampled_from(values), min_size=rows * columns, max_size=rows * columns)
+        return np.array(draw(cells), np.float32).reshape(rows, columns)
+
+    return {
+        "user_factors": numbers(users, factors, [0, 0, 1, -1, 0.5]),
+        "product_factors": numbers(products, factors, [0, 1, 0.5, -0.25]),
+        "purchases": numbers(users, products, [0, 0, 0, 1, 2, 4]),
+        "popularity": numbers(1, products, [0, 1, 2])[0],
+    }
+
+
+@given(
+    shop=shops(),
+    own_weight=st.sampled_from([0, 1, 2]),
+    n=st.integers(1, 15),
+    block_bytes=st.integers(1, 400),
+    threads=st.integers(1, 4),
+)
+def test_the_blend_equals_a_dense_reference(
+    shop: dict[str, np.ndarray], own_weight: float, n: int, block_bytes: int, threads: int
+) -> None:
+    own = shop["purchases"]
+    scores = shop["user_factors"] @ shop["product_factors"].T
+    scores += own_weight * own / np.maximum(own.max(axis=1, keepdims=True), 1)
+    places = [
+        sorted(range(own.shape[1]), key=lambda p: (-row[p], -shop["popularity"][p], p))[:n]
+        for row in scores.tolist()
+    ]
+
+    lists = joined(
+        list(
+            blended_top_n(
+                shop["user_factors"],
+                shop["product_factors"],
+                csr_matrix(own),
+                shop["popularity"],
+                own_weight=own_weight,
+                n=n,
+                block_bytes=block_bytes,
+                threads=threads,
+            )
+        )
+    )
+    assert lists.products.tolist() == places
+    assert_array_equal(lists.scores, np.take_along_axis(scores, np.array(places), axis=1))
+
+
+@pytest.mark.parametrize("columns", [5, 4096, 4097, 9000])
+def test_top_n_looks_beyond_the_first_columns(columns: int) -> None:
+    scores = np.random.default_rng(5).integers(0, 50, (6, columns)).astype(np.float32)
+    products, best = top_n(scores, 5)
+    assert_array_equal(products, np.argsort(-scores, axis=1, kind="stable")[:, :5])
+    assert_array_equal(best, np.take_along_axis(scores, products, axis=1))
+
+
+def test_scaling_leaves_its_argument_alone() -> None:
+    scaled = scaled_by_maximum(PURCHASES)
+    assert_array_equal(scaled.toarray(), [[0, 0, 1, 0.5], [0, 0, 0, 0], [0, 1, 0, 0]])
+    assert PURCHASES.max() == 4
+
+
+def test_factors_of_ids_that_the_model_does_not_know_are_zeros() -> None:
+    ids, model_ids = np.array([3, 5, 8], np.int64), np.array([1, 3, 8], np.int64)
+    model_factors = np.array([[1, 1], [2, 3], [4, 5]], np.float32)
+    assert_array_equal(factors_of(ids, model_ids, model_factors), [[2, 3], [0, 0], [4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("user_ids", "product_ids", "key", "ids"),
+    [
+        (np.array([7, 8, 9], np.int64), np.array([1, 2, 3, 4], np.int64), "user:8", [2, 1]),
+        (np.array(list("tuv"), object), np.array(list("abcd"), object), "user:u", ["b", "a"]),
+    ],
+)
+def test_lists_as_redis_gets_them(
+    user_ids: np.ndarray, product_ids: np.ndarray, key: str, ids: list[int | str]
+) -> None:
+    blocks = blended_top_n(
+        USERS, PRODUCTS, PURCHASES, POPULARITY, own_weight=2, n=2, block_bytes=1, threads=1
+    )
+    values = dict(personal_lists(blocks, user_ids, product_ids, EDITION))
+    assert len(values) == 3
+    assert json.loads(values[f"{key}:top_buys"]) == {
+        "schema": 1,
+        "source": "personal",
+        "model_version": "v1",
+        "generated_at": "2025-03-01T00:00:00Z",
+        "orders_through": "2025-02-28T00:00:00Z",
+        "products": [
+            {"product_id": ids[0], "score": 1.0},
+            {"product_id": ids[1], "score": 0.5},
+        ],
+    }
