@@ -4,6 +4,7 @@
 from :meth:`Shop.purchases`, so that "what counts as a purchase" has one home.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,9 @@ from recsys_assets.database import ShopError, columns_of
 from recsys_assets.settings import ShopSettings
 
 EVERYTHING = sql.SQL("")
+
+_INTEGER = re.compile("-?[0-9]{1,19}")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class ColumnMissingError(ShopError):
@@ -94,31 +98,47 @@ class Shop:
 
     def changed_orders(self, since: datetime | None) -> sql.Composed:
         """SELECT of (user_id, changed_at) of orders changed at or after ``since``; None: of all."""
-        changed_at = sql.Identifier(self.changed_at)
-        conditions: list[sql.Composable] = [
-            sql.SQL("{} >= {}").format(changed_at, sql.Literal(since))
-        ]
-        if self.updated_at:  # a row whose updated_at is null changed when it was created
-            conditions.append(
-                sql.SQL("({} IS NULL AND {} >= {})").format(
-                    changed_at, sql.Identifier(self.created_at), sql.Literal(since)
-                )
+        return sql.SQL(" UNION ALL ").join(
+            sql.SQL(
+                "SELECT {user_id} AS user_id, {changed_at}::timestamptz AS changed_at"
+                " FROM {orders} WHERE {applies} AND {since}"
+            ).format(
+                user_id=sql.Identifier(self.user_id),
+                changed_at=changed_at,
+                orders=identifier(self.orders),
+                applies=applies,
+                since=sql.SQL("{} >= {}").format(changed_at, sql.Literal(since))
+                if since
+                else sql.SQL("true"),
             )
-        return sql.SQL(
-            "SELECT {user_id} AS user_id, {changed_at}::timestamptz AS changed_at"
-            " FROM {orders} WHERE {where}"
-        ).format(
-            user_id=sql.Identifier(self.user_id),
-            changed_at=changed_at,
-            orders=identifier(self.orders),
-            where=sql.SQL(" OR ").join(conditions) if since else sql.SQL("true"),
+            for changed_at, applies in self._times_of_change()
         )
 
     def last_change(self) -> sql.Composed:
-        """SELECT of the latest change before now, which an index on that column answers."""
-        return sql.SQL(
-            "SELECT max({changed_at})::timestamptz FROM {orders} WHERE {changed_at} <= now()"
-        ).format(changed_at=sql.Identifier(self.changed_at), orders=identifier(self.orders))
+        """SELECT of the latest change before now, which indexes on its columns answer."""
+        latest = sql.SQL(", ").join(
+            sql.SQL(
+                "(SELECT max({changed_at})::timestamptz FROM {orders}"
+                " WHERE {applies} AND {changed_at} <= now())"
+            ).format(changed_at=changed_at, orders=identifier(self.orders), applies=applies)
+            for changed_at, applies in self._times_of_change()
+        )
+        return sql.SQL("SELECT greatest({})").format(latest)
+
+    def _times_of_change(self) -> list[tuple[sql.Composable, sql.Composable]]:
+        """Columns that tell when an order last changed, with the condition under which each does.
+
+        An order whose updated_at is null changed when it was created. Each column stands alone, for
+        an index on an expression of both is nothing to ask of a shop.
+        """
+        created_at = sql.Identifier(self.created_at)
+        if self.updated_at is None:
+            return [(created_at, sql.SQL("true"))]
+        updated_at = sql.Identifier(self.updated_at)
+        return [
+            (updated_at, sql.SQL("{} IS NOT NULL").format(updated_at)),
+            (created_at, sql.SQL("{} IS NULL").format(updated_at)),
+        ]
 
     def purchases(self, where: sql.Composable = EVERYTHING) -> sql.Composed:
         """SELECT of (order_id, user_id, product_id, purchased_at), one row per counting purchase.
@@ -133,7 +153,7 @@ class Shop:
         ]
         if self.status:
             conditions.append(
-                sql.SQL("o.{} = ANY({})").format(
+                sql.SQL("o.{}::text = ANY({})").format(
                     sql.Identifier(self.status), sql.Literal(self.purchase_statuses)
                 )
             )
@@ -247,9 +267,8 @@ def product_names(
     connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
 ) -> dict[str, str]:
     """Names by the text of the product's id; empty where no names table is configured."""
-    texts = [str(product_id) for product_id in product_ids]
-    if is_integer(shop.product_id_type):
-        texts = [text for text in texts if text.lstrip("-").isdecimal()]
+    id_type = "bigint" if is_integer(shop.product_id_type) else shop.product_id_type
+    texts = [text for text in map(str, product_ids) if _is_id(text, id_type)]
     if shop.products is None or not texts:
         return {}
     rows = connection.execute(
@@ -259,11 +278,18 @@ def product_names(
             id=sql.Identifier(shop.products_id),
             name=sql.Identifier(shop.products_name),
             table=identifier(shop.products),
-            type=sql.SQL(shop.product_id_type),
+            type=sql.SQL(id_type),
         ),
         [texts],
     ).fetchall()
     return {key: name for key, name in rows if name is not None}
+
+
+def _is_id(text: str, id_type: str) -> bool:
+    """Whether PostgreSQL takes the text for an id of this type."""
+    if id_type == "bigint":
+        return bool(_INTEGER.fullmatch(text)) and -(2**63) <= int(text) < 2**63
+    return id_type != "uuid" or bool(_UUID.fullmatch(text))
 
 
 def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:

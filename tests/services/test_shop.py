@@ -1,0 +1,332 @@
+"""The shop's tables as the settings describe them, in real PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from shops import Order, add_orders, create_shop, day, id_of
+
+from recsys_assets.database import connect
+from recsys_assets.settings import ShopSettings
+from recsys_assets.shop import (
+    ColumnMissingError,
+    Shop,
+    inspect_shop,
+    missing_indexes,
+    product_names,
+)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with closing(connect(database_url)) as connection:
+        yield connection
+
+
+def inspect(connection: psycopg.Connection, **settings: Any) -> Shop:
+    return inspect_shop(connection, ShopSettings(**settings))
+
+
+def purchases(connection: psycopg.Connection, shop: Shop) -> list[tuple[Any, ...]]:
+    rows = connection.execute(shop.purchases()).fetchall()
+    return sorted((order, product) for order, _user, product, _at in rows)
+
+
+# --- What there is
+
+
+def test_a_shop_with_the_default_names(connection: psycopg.Connection) -> None:
+    create_shop(connection, names={1: "tea"})
+    shop = inspect(connection)
+    assert (shop.changed_at, shop.status, shop.quantity) == ("updated_at", "status", "quantity")
+    assert shop.products == "products"
+    assert (shop.order_id_type, shop.user_id_type, shop.product_id_type) == ("bigint",) * 3
+
+
+def test_optional_columns_and_names_may_be_absent(connection: psycopg.Connection) -> None:
+    create_shop(connection, without={"updated_at", "status", "quantity"})
+    shop = inspect(connection)
+    assert (shop.updated_at, shop.status, shop.quantity, shop.products) == (None,) * 4
+    assert shop.changed_at == "created_at"
+
+
+def test_an_optional_column_can_be_switched_off(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, {5: 1, 6: -1}, day(1), status="cancelled")])
+    assert purchases(connection, inspect(connection)) == []
+    shop = inspect(
+        connection,
+        orders_status_column="",
+        orders_updated_at_column="",
+        order_items_quantity_column="",
+    )
+    assert shop.changed_at == "created_at"
+    assert purchases(connection, shop) == [(1, 5), (1, 6)]
+
+
+def test_every_name_can_be_another(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE SCHEMA sales")
+    connection.execute(
+        'CREATE TABLE sales."Order" (no uuid, "Customer" text, placed timestamptz,'
+        " modified timestamptz, state text)"
+    )
+    connection.execute("CREATE TABLE sales.line (order_no uuid, sku varchar(20), pieces numeric)")
+    connection.execute("CREATE TABLE sales.article (sku varchar(20), title text)")
+    connection.execute(
+        "INSERT INTO sales.\"Order\" VALUES (%s, 'c', now(), now(), 'done')", [id_of(1, "uuid")]
+    )
+    connection.execute("INSERT INTO sales.line VALUES (%s, 's1', 0.5)", [id_of(1, "uuid")])
+    connection.execute("INSERT INTO sales.article VALUES ('s1', 'Soap')")
+    shop = inspect(
+        connection,
+        orders_table="sales.Order",
+        orders_id_column="no",
+        orders_user_id_column="Customer",
+        orders_created_at_column="placed",
+        orders_updated_at_column="modified",
+        orders_status_column="state",
+        purchase_statuses=["done"],
+        order_items_table="sales.line",
+        order_items_order_id_column="order_no",
+        order_items_product_id_column="sku",
+        order_items_quantity_column="pieces",
+        products_table="sales.article",
+        products_id_column="sku",
+        products_name_column="title",
+    )
+    assert purchases(connection, shop) == [(id_of(1, "uuid"), "s1")]
+    assert product_names(connection, shop, ["s1", "s2"]) == {"s1": "Soap"}
+    assert missing_indexes(connection, shop) == [
+        'CREATE INDEX CONCURRENTLY ON "sales"."Order" ("modified");',
+        'CREATE INDEX CONCURRENTLY ON "sales"."Order" ("Customer");',
+        'CREATE INDEX CONCURRENTLY ON "sales"."line" ("order_no");',
+    ]
+
+
+# --- What is missing
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"orders_table": "sales.orders"},
+            "there is no table 'sales.orders' .* RECSYS_ORDERS_TABLE",
+        ),
+        ({"order_items_table": "lines"}, "no table 'lines' .* RECSYS_ORDER_ITEMS_TABLE"),
+        (
+            {"orders_id_column": "no"},
+            r"table 'orders' has no column 'no' \(it has: id, user_id, status, created_at,"
+            r" updated_at\)\. Set RECSYS_ORDERS_ID_COLUMN",
+        ),
+        ({"orders_user_id_column": "no"}, "'orders' .* 'no' .* RECSYS_ORDERS_USER_ID_COLUMN"),
+        ({"orders_created_at_column": "no"}, "'orders' .*RECSYS_ORDERS_CREATED_AT_COLUMN"),
+        ({"orders_updated_at_column": "no"}, "'orders' .*RECSYS_ORDERS_UPDATED_AT_COLUMN"),
+        ({"orders_status_column": "no"}, "'orders' .*RECSYS_ORDERS_STATUS_COLUMN"),
+        ({"order_items_order_id_column": "no"}, "'order_items' .*_ITEMS_ORDER_ID_COLUMN"),
+        ({"order_items_product_id_column": "no"}, "'order_items' .*_ITEMS_PRODUCT_ID_COLUMN"),
+        ({"order_items_quantity_column": "no"}, "'order_items' .*_ITEMS_QUANTITY_COLUMN"),
+        ({"products_table": "articles"}, "no table 'articles' .* RECSYS_PRODUCTS_TABLE"),
+        (
+            {"products_table": "products", "products_name_column": "title"},
+            "'products' has no column 'title' .* RECSYS_PRODUCTS_NAME_COLUMN",
+        ),
+        (
+            {"products_table": "products", "products_id_column": "sku"},
+            "'products' has no column 'sku' .* RECSYS_PRODUCTS_ID_COLUMN",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_its_setting(
+    connection: psycopg.Connection, settings: dict[str, str], message: str
+) -> None:
+    create_shop(connection, names={1: "tea"})
+    with pytest.raises(ColumnMissingError, match=message):
+        inspect(connection, **settings)
+
+
+def test_a_table_of_names_that_does_not_fit_is_passed_over(connection: psycopg.Connection) -> None:
+    create_shop(connection, names={1: "tea"})
+    connection.execute("ALTER TABLE products RENAME name TO title")
+    shop = inspect(connection)
+    assert shop.products is None
+    assert product_names(connection, shop, [1]) == {}
+
+
+# --- Purchases
+
+
+def test_what_counts_as_a_purchase(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, 1, [5, 5, None, 6], day(1)),
+            Order(2, None, {5: 2, 6: 0, 7: -1}, day(2), "paid"),
+            Order(3, 1, [5], day(3), "cancelled"),
+            Order(4, 1, [5], day(4), None),
+            Order(5, 1, [], day(5)),
+        ],
+    )
+    rows = connection.execute(inspect(connection).purchases()).fetchall()
+    assert sorted(rows, key=str) == [
+        (1, 1, 5, day(1)),
+        (1, 1, 6, day(1)),
+        (2, None, 5, day(2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status_type", "code", "statuses"),
+    [
+        ("smallint", "CASE status WHEN 'completed' THEN 3 ELSE 1 END", ["2", "3"]),
+        ("state", "status::state", ["completed", "paid", "shipped"]),
+        ("varchar(9)", "status", ["completed"]),
+    ],
+)
+def test_a_status_may_be_of_any_type(
+    connection: psycopg.Connection, status_type: str, code: str, statuses: list[str]
+) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 1, [5], day(2), "cancelled")])
+    connection.execute("CREATE TYPE state AS ENUM ('completed', 'cancelled')")
+    connection.execute(f"ALTER TABLE orders ALTER status TYPE {status_type} USING {code}")
+    shop = inspect(connection, purchase_statuses=statuses)
+    assert purchases(connection, shop) == [(1, 5)]
+
+
+def test_popularity_counts_decayed_purchases_of_everybody(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, 1, [5, 6], day(1)),
+            Order(2, None, [5], day(11)),
+            Order(3, 2, [7, 8], day(21)),
+            Order(4, 2, [7], day(31)),  # later than the date it is asked for: counts once
+        ],
+    )
+    query = inspect(connection).popularity(day(21), timedelta(days=10))
+    assert connection.execute(query).fetchall() == [
+        (7, 2, 2),
+        (8, 1, 1),
+        (5, 0.75, 2),
+        (6, 0.25, 1),
+    ]
+
+
+def test_basket_lines_are_distinct_and_guests_count(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [Order(1, None, [5, 5, 6], day(1)), Order(2, 1, [5], day(1), "cancelled")],
+        id_type="uuid",
+    )
+    lines = connection.execute(inspect(connection).basket_lines()).fetchall()
+    order, five, six = (str(id_of(number, "uuid")) for number in (1, 5, 6))
+    assert sorted(lines) == [(order, five), (order, six)]
+
+
+# --- The latest change
+
+
+def last_change(connection: psycopg.Connection) -> Any:
+    row = connection.execute(inspect(connection).last_change()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_the_latest_change_is_not_in_the_future(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    assert last_change(connection) is None
+    add_orders(
+        connection,
+        [
+            Order(1, 1, [5], day(1), updated_at=day(9)),
+            Order(2, 1, [5], day(3)),
+            Order(3, 1, [5], day(3), updated_at=day(365 * 900)),
+        ],
+    )
+    assert last_change(connection) == day(9)
+
+
+def test_an_order_never_updated_changed_when_it_was_created(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 1, [5], day(3))])
+    connection.execute("UPDATE orders SET updated_at = NULL")
+    assert last_change(connection) == day(3)
+    connection.execute("UPDATE orders SET updated_at = %s WHERE id = 1", [day(2)])
+    assert last_change(connection) == day(3)
+    connection.execute("UPDATE orders SET updated_at = %s WHERE id = 1", [day(4)])
+    assert last_change(connection) == day(4)
+
+
+@pytest.mark.parametrize("timestamp_type", ["timestamp", "date"])
+def test_times_without_zone_are_utc(connection: psycopg.Connection, timestamp_type: str) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1))], timestamp_type=timestamp_type)
+    assert last_change(connection) == day(1)
+
+
+def test_an_index_answers_for_the_latest_change(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    connection.execute(
+        "INSERT INTO orders SELECT i, i, 'paid', t, t FROM generate_series(1, 20000) AS i,"
+        " LATERAL (SELECT timestamptz '2020-01-01' + i * interval '1 minute' AS t)"
+    )
+    connection.execute("CREATE INDEX ON orders (updated_at)")
+    connection.execute("ANALYZE orders")
+    plan = str(
+        connection.execute(b"EXPLAIN " + inspect(connection).last_change().as_bytes()).fetchall()
+    )
+    assert "Index" in plan
+    assert "Seq Scan" not in plan
+
+
+# --- Indexes
+
+
+def test_indexes_that_a_refresh_needs(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    shop = inspect(connection)
+    statements = missing_indexes(connection, shop)
+    assert statements == [
+        'CREATE INDEX CONCURRENTLY ON "orders" ("updated_at");',
+        'CREATE INDEX CONCURRENTLY ON "orders" ("user_id");',
+        'CREATE INDEX CONCURRENTLY ON "order_items" ("order_id");',
+    ]
+    connection.commit()
+    connection.autocommit = True
+    for statement in statements:
+        connection.execute(statement.encode())
+    assert missing_indexes(connection, shop) == []
+
+
+def test_an_index_that_does_not_serve_is_none(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    connection.execute("CREATE INDEX ON orders (status, updated_at)")
+    connection.execute("CREATE INDEX ON orders (user_id) WHERE status = 'paid'")
+    connection.execute("CREATE INDEX ON order_items (order_id, product_id)")
+    assert [
+        statement.split('"')[-2] for statement in missing_indexes(connection, inspect(connection))
+    ] == [
+        "updated_at",
+        "user_id",
+    ]
+
+
+# --- Names
+
+
+@pytest.mark.parametrize("id_type", ["bigint", "integer", "text", "uuid"])
+def test_names_of_products(connection: psycopg.Connection, id_type: str) -> None:
+    create_shop(connection, id_type=id_type, names={1: "tea", 2: "ale", 3: None})
+    shop = inspect(connection)
+    one, three, four = (id_of(number, id_type) for number in (1, 3, 4))
+    assert product_names(connection, shop, [one, three, four, str(one)]) == {str(one): "tea"}
+    assert product_names(connection, shop, []) == {}
+
+
+@pytest.mark.parametrize("id_type", ["bigint", "integer", "text", "uuid"])
+@pytest.mark.parametrize("odd", ["", "x", "--1", "1-", "٣", "9" * 40, "{1}", '"', "1.5", "0" * 31])
+def test_what_is_no_id_has_no_name(connection: psycopg.Connection, id_type: str, odd: str) -> None:
+    create_shop(connection, id_type=id_type, names={1: "tea"})
+    shop = inspect(connection)
+    one = id_of(1, id_type)
+    assert product_names(connection, shop, [odd, one]) == {str(one): "tea"}
