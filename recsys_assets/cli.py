@@ -38,6 +38,7 @@ Households = Annotated[
     int | None, typer.Option(min=1, help="Only the first N households of the sample.")
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
+EXISTING: Any = {"exists": True, "dir_okay": False, "readable": True}
 
 
 @app.command()
@@ -118,9 +119,14 @@ def load_sample_shop(
 
 @app.command("load-csv")
 def load_csv_files(
-    orders: Annotated[Path, typer.Argument(help="id, user_id, created_at[, updated_at, status]")],
-    items: Annotated[Path, typer.Argument(help="order_id, product_id[, quantity, price]")],
-    products: Annotated[Path | None, typer.Option(help="id, name")] = None,
+    orders: Annotated[
+        Path,
+        typer.Argument(help="id, user_id, created_at[, updated_at, status]", **EXISTING),
+    ],
+    items: Annotated[
+        Path, typer.Argument(help="order_id, product_id[, quantity, price]", **EXISTING)
+    ],
+    products: Annotated[Path | None, typer.Option(help="id, name", **EXISTING)] = None,
 ) -> None:
     """Load an export of your own into orders and order_items: all of it or nothing."""
     from recsys_assets.console import bar_for_each, bars
@@ -145,16 +151,15 @@ def materialize(
         list[str] | None, typer.Argument(help="Assets; all when none is named.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.")
+        Path | None,
+        typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.", **EXISTING),
     ] = None,
 ) -> None:
     """Materialize assets in dependency order: interactions, models, lists.
 
     The run is in the Dagster UI like any other.
     """
-    import yaml
-
-    run_config: dict[str, Any] = yaml.safe_load(config.read_text()) if config else {}
+    run_config = _read_yaml(config) if config else {}
     with open_session() as session:
         _materialize(session, tuple(assets or ()), run_config)
 
@@ -243,6 +248,18 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise typer.BadParameter(f"{path} must hold a mapping, such as ops: {{...}}")
+    return content
+
+
 def _materialize(
     session: Session, assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None
 ) -> None:
@@ -255,8 +272,9 @@ def _materialize(
             batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
         except UsageError as error:
             raise typer.BadParameter(str(error)) from error
-    total = sum(batch.seconds.values())
-    console.print(f"{len(batch.seconds)} assets in {total:.1f} s, run {batch.run_id}")
+    count, total = len(batch.seconds), sum(batch.seconds.values())
+    what = "asset" if count == 1 else "assets"
+    console.print(f"{count} {what} in {total:.1f} s, run {batch.run_id}")
 
 
 def _is_published(session: Session) -> bool:

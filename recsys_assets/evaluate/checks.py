@@ -118,7 +118,6 @@ def basket_rules_sound(artifacts: ArtifactStore) -> dg.AssetCheckResult:
     )
     return dg.AssetCheckResult(
         passed=sound and rules > 0,
-        description=None if rules else "no itemset is frequent: lower min_orders or min_support",
         metadata={"version": header.version, "rules": rules},
     )
 
@@ -207,7 +206,7 @@ def bought_together_readable(
 
 
 def _coverage(listed: int, of: int, min_share: float) -> dg.AssetCheckResult:
-    share = listed / of if of else 0.0
+    share = listed / of if of else 1.0
     return dg.AssetCheckResult(
         passed=share >= min_share,
         severity=dg.AssetCheckSeverity.WARN,

@@ -179,6 +179,10 @@ def basket_rules(
         **config.minimum,
     )
     rules = rules_from_itemsets(itemsets, config.shrinkage)
+    if not len(rules.orders):
+        raise ValueError(
+            f"no two products share {itemsets.min_orders} orders: lower min_orders or min_support"
+        )
     mined = time.monotonic()
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
     header = Header(

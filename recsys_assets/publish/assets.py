@@ -257,6 +257,7 @@ def _side_by_side(shop: ShopDatabase, lists: Mapping[str, Sequence[Id]], most: i
     from recsys_assets.figures import markdown_table
 
     names = shop.product_names([i for products in lists.values() for i in products[:most]])
+    places = range(min(most, max(map(len, lists.values()), default=0)))
     return markdown_table(
         [
             {
@@ -265,6 +266,6 @@ def _side_by_side(shop: ShopDatabase, lists: Mapping[str, Sequence[Id]], most: i
                 else ""
                 for title, products in lists.items()
             }
-            for place in range(most)
+            for place in places
         ]
     )

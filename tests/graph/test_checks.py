@@ -1,0 +1,220 @@
+"""Every check on good and on bad data; the blocking ones in runs that they end."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from recsys_assets.evaluate import checks
+from recsys_assets.learn.artifacts import ArtifactError, artifact_path
+from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
+from tests.graphs import Graph, failed_checks, materialized
+from tests.shops import Order, create_shop, day
+
+ORDERS = [
+    *(Order(n, n, [10, 11], day(n)) for n in range(1, 6)),
+    *(Order(n, n - 5, [10, 12], day(n)) for n in range(6, 11)),
+    Order(11, None, [13], day(11)),
+]
+INTERACTIONS = "user_product_interactions"
+
+
+@pytest.fixture
+def shop(graph: Graph) -> Graph:
+    """A shop that is published, without a fault."""
+    with graph.database() as connection:
+        create_shop(connection, ORDERS)
+    result = graph.run(config={"als_model": {"iterations": 2}})
+    assert result.success
+    assert failed_checks(result) == {}
+    assert len(result.get_asset_check_evaluations()) == 10
+    return graph
+
+
+def execute(graph: Graph, statement: str) -> None:
+    with graph.database() as connection:
+        connection.execute(statement)
+
+
+def result_of(check: dg.AssetChecksDefinition, graph: Graph, **more: Any) -> dg.AssetCheckResult:
+    """What a check says of the graph as it stands."""
+    resources = {
+        "shop": ShopDatabase(url=graph.database_url),
+        "redis": RedisPublisher(url=graph.redis_url),
+        "artifacts": ArtifactStore(folder=str(graph.folder)),
+    }
+    wanted = {name: resources[name] for name in resources.keys() & check.required_resource_keys}
+    result: dg.AssetCheckResult = check(**wanted, **more)
+    return result
+
+
+def blocked(graph: Graph, *, made: set[str]) -> dict[str, str]:
+    """The failed checks of a run that must end having made no more than ``made``."""
+    before = graph.published()
+    result = graph.run()
+    assert not result.success
+    assert materialized(result) == made
+    assert graph.published() == before
+    return failed_checks(result)
+
+
+def test_a_missing_column_blocks_everything_and_names_its_setting(shop: Graph):
+    execute(shop, "ALTER TABLE orders RENAME COLUMN created_at TO placed_at")
+    failed = blocked(shop, made=set())
+    assert failed.keys() == {"orders_readable"}
+    assert "'orders' has no column 'created_at'" in failed["orders_readable"]
+    assert "placed_at" in failed["orders_readable"]
+    assert "RECSYS_ORDERS_CREATED_AT_COLUMN" in failed["orders_readable"]
+    settings = shop.settings.model_copy(update={"orders_created_at_column": "placed_at"})
+    assert replace(shop, settings=settings).run().success
+
+
+def test_a_missing_table_blocks_everything_and_names_its_setting(shop: Graph):
+    execute(shop, "ALTER TABLE order_items RENAME TO lines")
+    failed = blocked(shop, made=set())
+    assert failed.keys() == {"orders_readable"}
+    assert "RECSYS_ORDER_ITEMS_TABLE" in failed["orders_readable"]
+
+
+def test_a_watermark_in_the_future_blocks_what_reads_the_interactions(shop: Graph):
+    execute(shop, "UPDATE batch_metadata SET last_processed_at = now() + interval '1 day'")
+    before = shop.published()
+    result = shop.run()
+    assert failed_checks(result).keys() == {"watermark_not_in_future"}
+    assert materialized(result) == {INTERACTIONS, "basket_rules", "bought_together"}
+    for key, value in before.items():
+        assert ("bought_together" in key) or shop.published()[key] == value
+
+
+def test_unsound_interactions_block_what_reads_them(shop: Graph):
+    def blocks() -> bool:
+        result = shop.run(job="refresh_on_new_orders")
+        found = failed_checks(result).keys() == {"interactions_sound"}
+        assert found is not result.success
+        return found and materialized(result) == {INTERACTIONS}
+
+    for score, count in [("0", 1), ("'NaN'", 1), ("2.5", 2)]:
+        execute(
+            shop, f"INSERT INTO user_product_interactions VALUES (99, 1, {score}, {count}, now())"
+        )
+        assert blocks(), score
+        execute(shop, "DELETE FROM user_product_interactions WHERE user_id = 99")
+    assert not blocks()
+    execute(
+        shop,
+        "ALTER TABLE user_product_interactions DROP CONSTRAINT user_product_interactions_pkey",
+    )
+    assert blocks()
+
+
+def test_no_interactions_at_all_name_the_setting_of_statuses(shop: Graph):
+    execute(shop, "UPDATE orders SET status = 'closed', updated_at = now()")
+    result = shop.run(job="refresh_on_new_orders")
+    failed = failed_checks(result)
+    assert failed.keys() == {"interactions_sound"}
+    assert "RECSYS_PURCHASE_STATUSES" in failed["interactions_sound"]
+
+
+def change(graph: Graph, name: str, **arrays: Any) -> None:
+    """Save an artifact again, some of its arrays replaced."""
+    store = ArtifactStore(folder=str(graph.folder))
+    header, good = store.load(name)
+    store.save(header, {**good, **arrays})
+
+
+def arrays_of(graph: Graph, name: str) -> Mapping[str, Any]:
+    return ArtifactStore(folder=str(graph.folder)).load(name)[1]
+
+
+def test_a_model_that_is_no_model_is_found_out(shop: Graph):
+    check = checks.als_model_sound
+    assert result_of(check, shop).passed
+    factors = arrays_of(shop, "als_model")["user_factors"]
+    for bad in (np.full_like(factors, np.nan), np.zeros_like(factors), factors[1:]):
+        change(shop, "als_model", user_factors=bad)
+        assert not result_of(check, shop).passed
+    change(shop, "als_model", user_factors=factors)
+    assert result_of(check, shop).passed
+
+
+@pytest.mark.parametrize("name", ["als_model", "basket_rules"])
+def test_a_truncated_pickle_is_an_error_and_nothing_is_published(shop: Graph, name: str):
+    path = artifact_path(shop.folder, name)
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match="damaged"):
+        result_of(getattr(checks, f"{name}_sound"), shop)
+    before = shop.published()
+    readers = {"als_model": "user_top_buys", "basket_rules": "bought_together"}
+    assert not shop.run(readers[name]).success
+    assert shop.published() == before
+
+
+def test_rules_that_cannot_be_are_found_out(shop: Graph):
+    check = checks.basket_rules_sound
+    assert result_of(check, shop).passed
+    good = arrays_of(shop, "basket_rules")
+    rules = len(good["orders"])
+    for bad in (
+        {"support": np.full(rules, 1.5)},
+        {"confidence": np.zeros(rules)},
+        {"lift": np.full(rules, np.inf)},
+        {"strength": np.full(rules, -1.0)},
+        {name: good[name][:0] for name in ("orders", "support", "confidence", "lift", "strength")},
+    ):
+        change(shop, "basket_rules", **{**good, **bad})
+        assert not result_of(check, shop).passed
+
+
+def test_deleted_keys_are_missed(shop: Graph):
+    users, together = checks.user_top_buys_readable, checks.bought_together_readable
+    assert result_of(users, shop).passed
+    assert result_of(together, shop).passed
+    assert result_of(checks.global_top_buys_readable, shop).passed
+    with shop.redis() as client:
+        client.delete("user:2:top_buys", "global:top_buys", "product:10:bought_together")
+    assert not result_of(checks.global_top_buys_readable, shop).passed
+    missed = result_of(users, shop)
+    assert not missed.passed
+    assert missed.description == "missing or not a ranking: user 2"
+    missed = result_of(together, shop)
+    assert not missed.passed
+    assert missed.description == "missing or not a ranking: product 10"
+
+
+def test_a_list_that_is_no_ranking_is_found_out(shop: Graph):
+    with shop.redis() as client:
+        value = json.loads(str(client.get("global:top_buys")))
+        for ranking in ([], [(1, 1.0), (1, 0.5)], [(1, 0.5), (2, 1.0)]):
+            products = [{"product_id": product, "score": score} for product, score in ranking]
+            client.set("global:top_buys", json.dumps({**value, "products": products}))
+            assert not result_of(checks.global_top_buys_readable, shop).passed
+
+
+def test_users_and_products_without_lists_are_counted(shop: Graph):
+    def covered(share: float) -> dg.AssetCheckResult:
+        return result_of(checks.users_covered, shop, config=checks.CoverageConfig(min_share=share))
+
+    assert covered(1).passed
+    execute(shop, "INSERT INTO user_product_interactions VALUES (99, 1, 1, 1, now())")
+    assert covered(0.8).passed
+    assert not covered(0.9).passed
+    assert covered(0.9).description == "5 of 6 have a list, at least 90% should"
+
+    config = checks.ProductCoverageConfig(min_share=1, min_orders=5)
+    assert result_of(checks.products_covered, shop, config=config).passed
+    with shop.redis() as client:
+        client.delete("product:12:bought_together")
+    missed = result_of(checks.products_covered, shop, config=config)
+    assert missed.description == "2 of 3 have a list, at least 100% should"
+    assert not missed.passed
+    # those with fewer orders are not asked for, and where none is, nothing is missed
+    config = checks.ProductCoverageConfig(min_share=1, min_orders=6)
+    assert result_of(checks.products_covered, shop, config=config).passed
+    config = checks.ProductCoverageConfig(min_share=1, min_orders=1000)
+    assert result_of(checks.products_covered, shop, config=config).passed

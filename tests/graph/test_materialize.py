@@ -1,0 +1,382 @@
+"""The whole graph, from orders to keys in Redis, on shops small enough to work out by hand."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from litestar.testing import TestClient
+
+from recsys_assets.learn.artifacts import load_artifact
+from serving.app import create_app
+from serving.settings import ServingSettings
+from tests.graphs import Graph, failed_checks, materialized, metadata, reasons
+from tests.shops import Order, add_orders, create_shop, day, id_of
+
+ASSETS = {
+    "user_product_interactions",
+    "als_model",
+    "user_top_buys",
+    "global_top_buys",
+    "basket_rules",
+    "bought_together",
+}
+# Half of the half-life's weight is on day 1, all of it on day 91, the last one.
+ORDERS = [
+    Order(1, 1, [10, 11], day(1)),
+    Order(2, 1, [10, 12], day(91)),
+    Order(3, 2, [10, 11], day(91)),
+    Order(4, None, [11, 13], day(91)),  # a guest's
+    Order(5, 4, [10, 14], day(91), status="cancelled"),
+    Order(6, 3, {12: 1, 11: 3, 15: -1}, day(91)),  # with a return
+]
+EVERY_PAIR = {"basket_rules": {"min_orders": 1}, "bought_together": {"min_orders": 1}}
+THROUGH = "2024-03-31T00:00:00Z"
+
+
+@pytest.fixture
+def shop(graph: Graph) -> Graph:
+    with graph.database() as connection:
+        create_shop(connection, ORDERS, names={10: "ten", 11: "eleven"})
+    return graph
+
+
+def products(value: str) -> list[tuple[Any, float]]:
+    return [(product["product_id"], product["score"]) for product in json.loads(value)["products"]]
+
+
+def lists(published: dict[str, Any]) -> dict[str, Any]:
+    """What is published but for what tells one publication from the next."""
+    return {
+        key: products(value) if isinstance(value, str) else value
+        for key, value in published.items()
+        if not key.startswith("publication:")
+    }
+
+
+def test_the_six_keys_hold_what_the_orders_say(shop: Graph):
+    result = shop.run(config=EVERY_PAIR)
+    assert result.success
+    assert failed_checks(result) == {}
+    assert materialized(result) == ASSETS
+    published = shop.published()
+    # own purchases, decayed, the most bought product counting 2; ALS adds nothing on so few orders
+    assert lists(published) == {
+        "user:1:top_buys": [(10, 2), (12, 1.333333), (11, 0.666667)],
+        "user:2:top_buys": [(10, 2), (11, 2), (12, 0)],
+        "user:3:top_buys": [(11, 2), (12, 2), (10, 0)],
+        "global:top_buys": [(11, 3.5), (10, 2.5), (12, 2), (13, 1)],
+        # n / (n_a * n_b / 5 + 10) of the five orders that count
+        "product:10:bought_together": [("11", 0.16129), ("12", 0.089286)],
+        "product:11:bought_together": [("10", 0.16129), ("13", 0.092593), ("12", 0.086207)],
+        "product:12:bought_together": [("10", 0.089286), ("11", 0.086207)],
+        "product:13:bought_together": [("11", 0.092593)],
+    }
+    versions = {name: metadata(result, name).get("model_version") for name in ASSETS}
+    for key, family in [("user:1:top_buys", "user_top_buys"), ("global:top_buys",) * 2]:
+        value = json.loads(published[key])
+        generated = datetime.fromisoformat(value.pop("generated_at"))
+        assert abs(datetime.now(UTC) - generated) < timedelta(minutes=1)
+        value.pop("products")
+        assert value == {
+            "schema": 1,
+            "source": "personal" if family == "user_top_buys" else "global",
+            "model_version": versions[family.replace(":", "_")],
+            "orders_through": THROUGH,
+        }
+    for family, keys in [("user_top_buys", 3), ("global_top_buys", 1), ("bought_together", 4)]:
+        record = json.loads(published[f"publication:{family}"])
+        assert record.pop("generated_at") <= record.pop("finished_at")
+        assert record == {
+            "schema": 1,
+            "family": family,
+            "model_version": versions[family],
+            "orders_through": THROUGH,
+            "keys": keys,
+            "id_kind": "integer",
+        }
+
+
+def test_the_interactions_hold_users_purchases(shop: Graph):
+    assert shop.run("user_product_interactions").success
+    with shop.database() as connection:
+        rows = connection.execute(
+            "SELECT user_id, product_id, interaction_score, purchase_count"
+            " FROM user_product_interactions ORDER BY 1, 2"
+        ).fetchall()
+        watermark = connection.execute("SELECT * FROM batch_metadata").fetchone()
+    assert rows == [
+        (1, 10, 1.5, 2),
+        (1, 11, 1.0, 1),
+        (1, 12, 1.0, 1),
+        (2, 10, 1.0, 1),
+        (2, 11, 1.0, 1),
+        (3, 11, 1.0, 1),
+        (3, 12, 1.0, 1),
+    ]
+    assert watermark is not None
+    assert watermark[:2] == ("user_product_interactions", day(91))
+
+
+def test_metadata_tells_what_was_done(shop: Graph):
+    result = shop.run(config=EVERY_PAIR)
+    of = {name: metadata(result, name) for name in ASSETS}
+    wanted = {
+        "user_product_interactions": {
+            "changed_orders": 6,
+            "users_recomputed": 3,
+            "rows_written": 7,
+            "rows_deleted": 0,
+            "orders_in_future": 0,
+            "watermark": day(91).timestamp(),
+            "rebuilt": True,
+        },
+        "als_model": {"users": 3, "products": 3, "interactions": 7},
+        "user_top_buys": {"users": 3, "users_unknown_to_model": 0, "keys_removed": 0},
+        "global_top_buys": {"products_sold": 4, "products_published": 4},
+        "basket_rules": {
+            "orders": 5,
+            "baskets": 5,
+            "baskets_too_small": 0,
+            "baskets_too_large": 0,
+            "min_orders": 1,
+            "itemsets": 8,
+            "rules": 8,
+        },
+        "bought_together": {"products": 4, "products_sold": 4, "pairings": 8, "keys_removed": 0},
+    }
+    for name, values in wanted.items():
+        assert values.items() <= of[name].items(), name
+        assert 0 < of[name]["seconds"] < 60
+    assert of["user_top_buys"]["examples"].splitlines() == [
+        "| user 1 | user 2 | user 3 |",
+        "| --- | --- | --- |",
+        "| ten | ten | eleven |",
+        "| 12 | eleven | 12 |",
+        "| eleven | 12 | ten |",
+    ]
+    assert "| eleven | 4 | 3.5 |" in of["global_top_buys"]["most_popular"]
+    assert (
+        "| ten | eleven | 2 | 0.6667 | 0.8333 | 0.1613 |" in of["basket_rules"]["strongest_rules"]
+    )
+    for name, picture in [
+        ("als_model", "interactions_per_user"),
+        ("global_top_buys", "popularity"),
+        ("basket_rules", "lift_against_support"),
+    ]:
+        assert of[name][picture].startswith("![](data:image/png;base64,")
+
+
+def test_keys_of_users_and_products_that_are_gone_are_removed(shop: Graph):
+    shop.run(config=EVERY_PAIR)
+    before = shop.published().keys()
+    with shop.database() as connection:
+        gone = Order(6, 3, [12, 11], day(91), status="refunded", updated_at=day(92))
+        add_orders(connection, [gone, Order(4, None, [11], day(91), updated_at=day(92))])
+    result = shop.run(config=EVERY_PAIR)
+    assert result.success
+    assert before - shop.published().keys() == {"user:3:top_buys", "product:13:bought_together"}
+    assert metadata(result, "user_top_buys")["keys_removed"] == 1
+    assert metadata(result, "bought_together")["keys_removed"] == 1
+    assert lists(shop.published())["global:top_buys"][0][0] == 10
+
+
+def test_new_orders_reach_the_lists_without_new_models(shop: Graph):
+    shop.run(config=EVERY_PAIR)
+    before = shop.published()
+    with shop.database() as connection:
+        add_orders(connection, [Order(7, 5, [13], day(91.5)), Order(8, 2, [12], day(91.5))])
+    result = shop.run(job="refresh_on_new_orders")
+    assert result.success
+    assert materialized(result) == {
+        "user_product_interactions",
+        "global_top_buys",
+        "user_top_buys",
+    }
+    assert metadata(result, "user_product_interactions")["rows_written"] == 2
+    assert metadata(result, "user_top_buys")["users_unknown_to_model"] == 1
+    after = shop.published()
+    assert products(after["user:5:top_buys"])[0] == (13, 2)
+    assert 12 in [product for product, score in products(after["user:2:top_buys"]) if score > 1]
+    assert after["product:10:bought_together"] == before["product:10:bought_together"]
+
+
+@pytest.mark.parametrize("id_type", ["text", "uuid"])
+def test_ids_come_back_in_the_form_in_which_they_went_in(graph: Graph, id_type: str):
+    with graph.database() as connection:
+        create_shop(connection, ORDERS, id_type=id_type, names={10: "ten"})
+    result = graph.run(config=EVERY_PAIR)
+    assert result.success
+    assert failed_checks(result) == {}
+    user, ten, eleven, twelve, guests = (str(id_of(n, id_type)) for n in (1, 10, 11, 12, 13))
+    assert json.loads(graph.published()["publication:bought_together"])["id_kind"] == "text"
+    with api(graph) as client:
+        personal = client.get("/api/recommendations/top-buys/", params={"user_id": user}).json()
+        assert personal["user_id"] == user
+        assert personal["source"] == "personal"
+        assert [p["product_id"] for p in personal["products"]] == [ten, twelve, eleven]
+        guest = client.get("/api/recommendations/top-buys/").json()
+        assert [p["product_id"] for p in guest["products"]] == [eleven, ten, twelve, guests]
+        together = client.get(f"/api/recommendations/bought-together/{ten}/").json()
+        assert together["product_id"] == ten
+        assert [p["product_id"] for p in together["products"]] == [eleven, twelve]
+    if id_type == "uuid":
+        assert UUID(ten) == UUID(int=10)
+
+
+def test_the_api_serves_integer_ids_as_integers(shop: Graph):
+    shop.run(config=EVERY_PAIR)
+    with api(shop) as client:
+        personal = client.get("/api/recommendations/top-buys/", params={"user_id": 1}).json()
+        assert personal["user_id"] == 1
+        assert [p["product_id"] for p in personal["products"]] == [10, 12, 11]
+        assert personal["orders_through"] == THROUGH
+        cancelled = client.get("/api/recommendations/top-buys/", params={"user_id": 4}).json()
+        assert cancelled["source"] == "global"
+        together = client.get("/api/recommendations/bought-together/11/").json()
+        assert together["product_id"] == 11
+        assert [p["product_id"] for p in together["products"]] == [10, 13, 12]
+
+
+def api(graph: Graph) -> TestClient[Any]:
+    return TestClient(create_app(ServingSettings(redis_url=graph.redis_url)))
+
+
+def test_a_shop_of_one_order_gets_what_one_order_can_tell(graph: Graph):
+    with graph.database() as connection:
+        create_shop(connection, [Order(1, 1, [10], day(1))])
+    result = graph.run()
+    assert reasons(result) == {
+        "basket_rules": "no two products share 5 orders: lower min_orders or min_support"
+    }
+    assert lists(graph.published()) == {
+        "user:1:top_buys": [(10, 2)],
+        "global:top_buys": [(10, 1)],
+    }
+
+
+def test_a_shop_without_orders_says_so(graph: Graph):
+    with graph.database() as connection:
+        create_shop(connection)
+    result = graph.run()
+    assert "the shop has no orders" in reasons(result)["basket_rules"]
+    assert "no order is in the interactions yet" in " ".join(reasons(result).values())
+    assert graph.published() == {}
+
+
+def test_mlxtend_mines_rules_of_several_products(shop: Graph):
+    with shop.database() as connection:
+        add_orders(connection, [Order(9, None, [10, 11, 12], day(91))])
+    sparse = shop.run("basket_rules", config={"basket_rules": {"min_orders": 1}})
+    assert sparse.success
+    _, pairs = load_artifact(shop.folder, "basket_rules")
+    result = shop.run(
+        "basket_rules",
+        "bought_together",
+        config=EVERY_PAIR
+        | {"basket_rules": {"min_orders": 1, "engine": "mlxtend", "max_itemset_size": 3}},
+    )
+    assert result.success
+    header, rules = load_artifact(shop.folder, "basket_rules")
+    assert header.parameters["engine"] == "mlxtend"
+    ids = rules["product_ids"]
+    found = {
+        (frozenset(ids[a[a >= 0]].tolist()), ids[c].item()): (int(n), float(confidence))
+        for a, c, n, confidence in zip(
+            rules["antecedents"], rules["consequent"], rules["orders"], rules["confidence"],
+            strict=True,
+        )
+    }  # fmt: skip
+    assert found[frozenset({10, 12}), 11] == (1, 0.5)  # of orders 2 and 9
+    assert sum(len(antecedents) == 2 for antecedents, _ in found) == 3
+    assert sum(len(antecedents) == 1 for antecedents, _ in found) == len(pairs["orders"])
+    assert shop.published()["product:10:bought_together"][0][0] == "11"
+
+
+def test_a_share_of_baskets_is_another_way_to_give_the_minimum(shop: Graph):
+    result = shop.run("basket_rules", config={"basket_rules": {"min_support": 0.4}})
+    assert metadata(result, "basket_rules")["min_orders"] == 2
+    assert metadata(result, "basket_rules")["rules"] == 2
+
+
+FAILURES: dict[str, dict[str, dict[str, Any]]] = {
+    "both minimums": {"basket_rules": {"min_orders": 1, "min_support": 0.1}},
+    "factors that are no numbers": {"als_model": {"alpha": 1e38}},
+    "no frequent itemset": {"basket_rules": {"min_orders": 1000}},
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_after_a_failed_run_the_last_good_lists_are_served(shop: Graph, failure: str):
+    shop.run(config=EVERY_PAIR)
+    before = shop.published()
+    (asset,) = FAILURES[failure]
+    artifact = load_artifact(shop.folder, asset)[0]
+    result = shop.run(config={**EVERY_PAIR, **FAILURES[failure]})
+    assert not result.success
+    family, pattern = {
+        "als_model": ("user_top_buys", "user:"),
+        "basket_rules": ("bought_together", "product:"),
+    }[asset]
+    assert materialized(result) == ASSETS - {asset, family}
+    after = shop.published()
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        if key.startswith(pattern) or key == f"publication:{family}":
+            assert after[key] == value
+    # nor does a later run publish what this one has made of it
+    assert load_artifact(shop.folder, asset)[0] == artifact
+    assert shop.run(family, config={"bought_together": {"min_orders": 1}}).success
+    assert lists(shop.published()) == lists(before)
+
+
+def test_the_sample_shop(small_sample_database_url: str, graph: Graph):
+    sample = replace(graph, database_url=small_sample_database_url)
+    result = sample.run()
+    assert result.success
+    assert failed_checks(result) == {}
+    published = sample.published()
+    personal = [key for key in published if key.startswith("user:")]
+    assert len(personal) == 200
+    for key in personal:
+        ranked = products(published[key])
+        assert len({product for product, _ in ranked}) == 100
+        assert [score for _, score in ranked] == sorted((s for _, s in ranked), reverse=True)
+    assert len(products(published["global:top_buys"])) == 100
+    together = {key: value for key, value in published.items() if key.startswith("product:")}
+    assert len(together) == metadata(result, "bought_together")["products"] > 300
+    for key, pairs in together.items():
+        assert 1 <= len(pairs) <= 50
+        assert key.split(":")[1] not in dict(pairs)
+    key = max(together, key=lambda key: len(together[key]))
+    assert dict(together[key]) == pytest.approx(
+        dict(companions(sample, int(key.split(":")[1]))), abs=1e-6
+    )
+
+
+def companions(graph: Graph, product: int) -> Iterator[tuple[str, float]]:
+    """The fifty strongest companions of a product, counted the plain way, in SQL."""
+    with graph.database() as connection:
+        rows = connection.execute(
+            """
+            WITH lines AS (
+                SELECT DISTINCT order_id, product_id FROM order_items WHERE quantity > 0
+            ), baskets AS (
+                SELECT order_id FROM lines GROUP BY 1 HAVING count(*) BETWEEN 2 AND 100
+            ), l AS (SELECT * FROM lines JOIN baskets USING (order_id)),
+            n AS (SELECT product_id, count(*) AS n FROM l GROUP BY 1)
+            SELECT b.product_id::text, count(*) / (max(n_a.n)::float8 * max(n_b.n)
+                / (SELECT count(*) FROM baskets) + 10) AS strength, count(*)
+            FROM l a JOIN l b USING (order_id)
+            JOIN n n_a ON n_a.product_id = a.product_id JOIN n n_b ON n_b.product_id = b.product_id
+            WHERE a.product_id = %s AND b.product_id <> a.product_id
+            GROUP BY b.product_id HAVING count(*) >= 5
+            ORDER BY strength DESC, count(*) DESC, b.product_id LIMIT 50
+            """,
+            [product],
+        ).fetchall()
+    for other, strength, _ in rows:
+        yield other, strength
