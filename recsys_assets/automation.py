@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import psycopg
 
 from recsys_assets.database import ShopError
 from recsys_assets.resources import ShopDatabase
@@ -103,7 +104,7 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
         try:
             latest = shop.last_change()
             cursor = Cursor.parse(context.cursor) or Cursor.of(shop.processed_through(), now)
-        except ShopError as error:
+        except (ShopError, psycopg.Error) as error:  # asked again at the next tick
             return dg.SkipReason(str(error))
         if latest is None:
             return dg.SkipReason("the shop has no orders yet")
