@@ -26,11 +26,8 @@ def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) ->
         return psycopg.connect(
             url, options=options, application_name="recsys_assets", connect_timeout=10, **kwargs
         )
-    except psycopg.OperationalError as error:
-        raise ShopError(
-            f"PostgreSQL cannot be reached: {' '.join(str(error).split())} Check that it runs and"
-            " that RECSYS_DATABASE_URL is right."
-        ) from error
+    except psycopg.Error as error:
+        raise _unreachable(url, error) from None
 
 
 def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
@@ -42,12 +39,26 @@ def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
     from adbc_driver_postgresql import dbapi
 
     try:
-        with dbapi.connect(url) as connection, connection.cursor() as cursor:
+        connection = dbapi.connect(url)
+    except Error as error:
+        raise _unreachable(url, error) from None
+    try:
+        with connection, connection.cursor() as cursor:
             cursor.execute("SET timezone TO 'UTC'")
             cursor.execute(query.as_string(None))
             return cursor.fetch_arrow_table()
     except Error as error:
         raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
+
+
+def _unreachable(url: str, error: Exception) -> ShopError:
+    reason = " ".join(str(error).split())
+    for part in url.split():  # which the complaint about a malformed URL quotes, password and all
+        reason = reason.replace(part, "...")
+    return ShopError(
+        f"PostgreSQL cannot be reached: {reason} Check that it runs and that RECSYS_DATABASE_URL is"
+        " right."
+    )
 
 
 def columns_of(connection: psycopg.Connection, table: str) -> dict[str, str]:

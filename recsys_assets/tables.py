@@ -36,7 +36,7 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
     Raises :class:`ShopError` when the interactions exist with ids of other types.
     """
     if columns_of(connection, f"{shop.schema}.{BATCH_METADATA}") == {}:
-        if shop.schema != "public":
+        if not _has_schema(connection, shop.schema):  # to ask IF NOT EXISTS takes the right
             connection.execute(
                 sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(shop.schema))
             )
@@ -70,6 +70,13 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
                 f" ids are {wanted}. Drop the table (it is rebuilt from the orders) or set"
                 " RECSYS_SCHEMA_NAME to another schema."
             )
+
+
+def _has_schema(connection: psycopg.Connection, schema: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", [schema]
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def weights(shop: Shop, as_of: datetime, half_life: timedelta) -> sql.Composed:
