@@ -31,37 +31,19 @@ def batch_metadata_table(shop: Shop) -> sql.Identifier:
 def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
     """Create our schema and tables where they are missing, with ids of the shop's own types.
 
-    Asks for the right to create only when something is missing.
+    Asks for the right to create only when something is missing; others who do it now are waited
+    for.
 
     Raises :class:`ShopError` when the interactions exist with ids of other types.
     """
-    if columns_of(connection, f"{shop.schema}.{BATCH_METADATA}") == {}:
-        if not _has_schema(connection, shop.schema):  # to ask IF NOT EXISTS takes the right
-            connection.execute(
-                sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(shop.schema))
-            )
-        connection.execute(
-            sql.SQL(
-                "CREATE TABLE IF NOT EXISTS {} ("
-                " job_name text PRIMARY KEY,"
-                " last_processed_at timestamptz,"
-                " parameters jsonb NOT NULL DEFAULT '{{}}')"
-            ).format(batch_metadata_table(shop))
-        )
-    if columns_of(connection, f"{shop.schema}.{INTERACTIONS}") == {}:
-        connection.execute(
-            sql.SQL(
-                "CREATE TABLE IF NOT EXISTS {} ("
-                " user_id {} NOT NULL,"
-                " product_id {} NOT NULL,"
-                " interaction_score double precision NOT NULL,"
-                " purchase_count integer NOT NULL,"
-                " last_updated_at timestamptz NOT NULL,"
-                " PRIMARY KEY (user_id, product_id))"
-            ).format(
-                interactions_table(shop), sql.SQL(shop.user_id_type), sql.SQL(shop.product_id_type)
-            )
-        )
+    with connection.transaction():
+        if not all(
+            columns_of(connection, f"{shop.schema}.{table}")
+            for table in (BATCH_METADATA, INTERACTIONS)
+        ):
+            # IF NOT EXISTS alone fails when another transaction is just creating the same.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [INTERACTIONS])
+            _create_missing(connection, shop)
     existing = columns_of(connection, f"{shop.schema}.{INTERACTIONS}")
     for column, wanted in (("user_id", shop.user_id_type), ("product_id", shop.product_id_type)):
         if existing.get(column) != wanted:
@@ -70,6 +52,32 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
                 f" ids are {wanted}. Drop the table (it is rebuilt from the orders) or set"
                 " RECSYS_SCHEMA_NAME to another schema."
             )
+
+
+def _create_missing(connection: psycopg.Connection, shop: Shop) -> None:
+    if not _has_schema(connection, shop.schema):  # IF NOT EXISTS asks for the right all the same
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(shop.schema)))
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {} ("
+            " job_name text PRIMARY KEY,"
+            " last_processed_at timestamptz,"
+            " parameters jsonb NOT NULL DEFAULT '{{}}')"
+        ).format(batch_metadata_table(shop))
+    )
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {} ("
+            " user_id {} NOT NULL,"
+            " product_id {} NOT NULL,"
+            " interaction_score double precision NOT NULL,"
+            " purchase_count integer NOT NULL,"
+            " last_updated_at timestamptz NOT NULL,"
+            " PRIMARY KEY (user_id, product_id))"
+        ).format(
+            interactions_table(shop), sql.SQL(shop.user_id_type), sql.SQL(shop.product_id_type)
+        )
+    )
 
 
 def _has_schema(connection: psycopg.Connection, schema: str) -> bool:

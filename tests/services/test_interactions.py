@@ -1,0 +1,402 @@
+"""The incremental refresh, against scores worked out by hand and against a rebuild."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shops import Order, add_orders, create_shop, day, id_of
+
+from recsys_assets.database import connect
+from recsys_assets.ingest.interactions import Refresh, orders_watermark, refresh_interactions
+from recsys_assets.settings import ShopSettings
+from recsys_assets.shop import Shop, inspect_shop
+
+HALF_LIFE = timedelta(days=10)
+OVERLAP = timedelta(minutes=10)
+
+Rows = dict[tuple[Any, Any], tuple[float, int, datetime]]
+"""Score, purchases and the time of the newest, by user and product."""
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with closing(connect(database_url)) as connection:
+        yield connection
+
+
+def inspect(connection: psycopg.Connection, **settings: Any) -> Shop:
+    return inspect_shop(connection, ShopSettings(**settings))
+
+
+def refresh(
+    connection: psycopg.Connection,
+    *,
+    half_life: timedelta = HALF_LIFE,
+    rebuild: bool = False,
+    **settings: Any,
+) -> Refresh:
+    result = refresh_interactions(
+        connection,
+        inspect(connection, **settings),
+        half_life=half_life,
+        overlap=OVERLAP,
+        rebuild=rebuild,
+    )
+    connection.commit()
+    return result
+
+
+def interactions(connection: psycopg.Connection) -> Rows:
+    rows = connection.execute(
+        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
+        " FROM user_product_interactions"
+    ).fetchall()
+    return {(user, product): tuple(values) for user, product, *values in rows}
+
+
+def row_versions(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT xmin::text, ctid::text, * FROM user_product_interactions ORDER BY 3, 4"
+    ).fetchall()
+
+
+def by_hand(orders: Mapping[Any, Order]) -> Rows:
+    """What the interactions of completed orders are, straight from their definition."""
+    bought: dict[tuple[Any, Any], list[datetime]] = {}
+    for order in orders.values():
+        if order.user is None or order.status != "completed":
+            continue
+        for product in {p for p, quantity in order.lines if p is not None and quantity > 0}:
+            bought.setdefault((order.user, product), []).append(order.at)
+    return {
+        pair: (
+            pytest.approx(sum(0.5 ** ((max(times) - time) / HALF_LIFE) for time in times)),
+            len(times),
+            max(times),
+        )
+        for pair, times in bought.items()
+    }
+
+
+# --- Scores
+
+
+def test_scores_worked_out_by_hand(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, 1, [5, 6], day(1)),
+            Order(2, 1, [5], day(11)),  # one half-life later
+            Order(3, 1, [5], day(31)),  # three half-lives after the first
+            Order(4, 2, [5], day(2)),
+        ],
+    )
+    result = refresh(connection)
+    assert interactions(connection) == {
+        (1, 5): (1 + 0.25 + 0.125, 3, day(31)),
+        (1, 6): (1, 1, day(1)),
+        (2, 5): (1, 1, day(2)),
+    }
+    assert (result.rebuilt, result.changed_orders, result.users_recomputed) == (True, 4, 2)
+    assert (result.rows_written, result.rows_deleted) == (3, 0)
+    assert (result.watermark_before, result.watermark) == (None, day(31))
+
+
+def test_what_does_not_count_makes_no_row(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, None, [5], day(1)),
+            Order(2, 1, [5], day(2), status="cancelled"),
+            Order(3, 1, {5: 0, 6: -2}, day(3)),
+            Order(4, 1, [None], day(4)),
+            Order(5, 1, [], day(5)),
+            Order(6, 1, [7, 7, 7], day(6)),  # one purchase, however many lines
+        ],
+    )
+    refresh(connection)
+    assert interactions(connection) == {(1, 7): (1, 1, day(6))}
+
+
+def test_purchases_ages_apart_do_not_underflow(connection: psycopg.Connection) -> None:
+    old = datetime(1970, 1, 1, tzinfo=UTC)
+    create_shop(connection, [Order(1, 1, [5], old), Order(2, 1, [5], day(1))])
+    refresh(connection, half_life=timedelta(minutes=1))
+    assert interactions(connection) == {(1, 5): (1, 2, day(1))}
+    assert refresh(connection, half_life=timedelta(minutes=1)).watermark == day(1)
+
+
+def test_a_shop_of_1970(connection: psycopg.Connection) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    create_shop(connection, [Order(1, 1, [5], epoch), Order(2, 1, [5], epoch - HALF_LIFE)])
+    assert refresh(connection).watermark == epoch
+    assert interactions(connection) == {(1, 5): (1.5, 2, epoch)}
+
+
+def test_an_empty_shop(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    for _ in range(2):
+        result = refresh(connection)
+        assert (result.changed_orders, result.rows_written, result.watermark) == (0, 0, None)
+    assert interactions(connection) == {}
+    add_orders(connection, [Order(1, 1, [5], day(1))])
+    assert refresh(connection).watermark == day(1)
+    assert interactions(connection) == {(1, 5): (1, 1, day(1))}
+
+
+# --- Increments
+
+
+def test_run_twice_nothing_is_written(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(i, i % 3, [5, 6 + i % 2], day(1 + i / 7)) for i in range(20)])
+    refresh(connection)
+    before = row_versions(connection)
+    result = refresh(connection)
+    assert not result.rebuilt
+    assert (result.rows_written, result.rows_deleted) == (0, 0)
+    assert refresh(connection, rebuild=True).rows_written == 0
+    assert row_versions(connection) == before
+
+
+def test_only_users_with_changed_orders_are_recomputed(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 2, [5], day(2))])
+    refresh(connection)
+    untouched = row_versions(connection)[1]
+    add_orders(connection, [Order(3, 1, [5], day(11)), Order(4, None, [5], day(12))])
+    result = refresh(connection)
+    assert (result.changed_orders, result.users_recomputed, result.rows_written) == (3, 2, 1)
+    assert (result.watermark_before, result.watermark) == (day(2), day(12))
+    assert interactions(connection)[1, 5] == (1.5, 2, day(11))
+    assert row_versions(connection)[1] == untouched
+
+
+def test_a_late_order_within_the_overlap_is_found(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(5))])
+    refresh(connection)
+    add_orders(connection, [Order(2, 2, [6], day(5) - OVERLAP)])
+    assert refresh(connection).watermark == day(5)
+    assert (2, 6) in interactions(connection)
+
+
+def test_a_cancelled_order_takes_its_purchases_back(connection: psycopg.Connection) -> None:
+    first = Order(1, 1, [5, 6], day(1))
+    second = Order(2, 1, [5], day(11))
+    create_shop(connection, [first, second])
+    refresh(connection)
+    add_orders(connection, [replace(second, status="cancelled", updated_at=day(12))])
+    result = refresh(connection)
+    assert (result.rows_written, result.rows_deleted) == (1, 0)
+    assert interactions(connection) == {(1, 5): (1, 1, day(1)), (1, 6): (1, 1, day(1))}
+    add_orders(connection, [replace(first, status="refunded", updated_at=day(13))])
+    assert refresh(connection).rows_deleted == 2
+    assert interactions(connection) == {}
+    add_orders(connection, [replace(first, updated_at=day(14))])
+    refresh(connection)
+    assert interactions(connection) == {(1, 5): (1, 1, day(1)), (1, 6): (1, 1, day(1))}
+
+
+def test_edited_lines_of_an_order(connection: psycopg.Connection) -> None:
+    order = Order(1, 1, [5, 6], day(1))
+    create_shop(connection, [order])
+    refresh(connection)
+    add_orders(connection, [replace(order, products={6: 3, 7: 1, 8: -1}, updated_at=day(2))])
+    result = refresh(connection)
+    assert (result.rows_written, result.rows_deleted) == (1, 1)
+    assert interactions(connection).keys() == {(1, 6), (1, 7)}
+
+
+def test_an_order_updated_for_the_first_time(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 2, [5], day(2))])
+    connection.execute("UPDATE orders SET updated_at = NULL")
+    assert refresh(connection).watermark == day(2)
+    add_orders(connection, [Order(3, 3, [5], day(3))])
+    connection.execute("UPDATE orders SET updated_at = NULL")
+    connection.execute("UPDATE orders SET updated_at = %s, status = 'void' WHERE id = 1", [day(4)])
+    result = refresh(connection)
+    assert not result.rebuilt
+    assert result.watermark == day(4)
+    assert interactions(connection).keys() == {(2, 5), (3, 5)}
+
+
+def test_an_order_of_the_far_future_hides_none(connection: psycopg.Connection) -> None:
+    future = datetime(2999, 1, 1, tzinfo=UTC)
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 2, [5], future)])
+    result = refresh(connection)
+    assert (result.watermark, result.orders_in_future) == (day(1), 1)
+    assert interactions(connection)[2, 5] == (1, 1, future)
+    add_orders(connection, [Order(3, 3, [5], day(2))])
+    result = refresh(connection)
+    assert (result.watermark, result.orders_in_future) == (day(2), 1)
+    assert interactions(connection).keys() == {(1, 5), (2, 5), (3, 5)}
+
+
+def test_a_shop_of_the_future_alone(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], datetime(2999, 1, 1, tzinfo=UTC))])
+    assert refresh(connection).watermark is None
+    assert refresh(connection).rows_written == 0
+    assert interactions(connection).keys() == {(1, 5)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"half_life": timedelta(days=5)}, {"purchase_statuses": ["completed", "open"]}],
+    ids=["half-life", "statuses"],
+)
+def test_what_the_scores_depend_on_triggers_a_rebuild(
+    connection: psycopg.Connection, change: dict[str, Any]
+) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, 1, [5], day(1)),
+            Order(2, 1, [5], day(11)),
+            Order(3, 2, [5], day(1), status="open"),
+            Order(4, 3, [5], day(30)),
+        ],
+    )
+    refresh(connection)
+    result = refresh(connection, **change)
+    assert (result.rebuilt, result.rows_written) == (True, 1)
+    if "half_life" in change:
+        assert interactions(connection)[1, 5] == (1.25, 2, day(11))
+    else:
+        assert interactions(connection)[2, 5] == (1, 1, day(1))
+    assert not refresh(connection, **change).rebuilt
+    assert refresh(connection).rebuilt  # back again
+
+
+def test_a_failed_refresh_changes_nothing(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1))])
+    refresh(connection)
+    add_orders(connection, [Order(2, 1, [5], day(2))])
+    before = row_versions(connection)
+    shop = replace(inspect(connection), item_product_id="gone")
+    connection.commit()
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        refresh_interactions(connection, shop, half_life=HALF_LIFE, overlap=OVERLAP)
+    assert row_versions(connection) == before
+    assert orders_watermark(connection, shop) == day(1)
+
+
+# --- Other shops
+
+
+@pytest.mark.parametrize("timestamp_type", ["timestamptz", "timestamp", "timestamp(0)"])
+@pytest.mark.parametrize("id_type", ["bigint", "text", "uuid"])
+@pytest.mark.parametrize("without", [(), ("updated_at",), ("status",), ("quantity",)], ids=str)
+def test_shops_of_other_columns_and_types(
+    connection: psycopg.Connection, timestamp_type: str, id_type: str, without: tuple[str, ...]
+) -> None:
+    def pair(user: int, product: int) -> tuple[Any, Any]:
+        return id_of(user, id_type), id_of(product, id_type)
+
+    create_shop(
+        connection,
+        [Order(1, 1, {5: 1, 6: 0}, day(1)), Order(2, 1, [5], day(11), status="cancelled")],
+        timestamp_type=timestamp_type,
+        id_type=id_type,
+        without=without,
+    )
+    assert refresh(connection).watermark == day(11)
+    add_orders(connection, [Order(3, 2, [5], day(12))])
+    result = refresh(connection)
+    assert (result.rebuilt, result.watermark) == (False, day(12))
+    expected: Rows = {pair(1, 5): (1, 1, day(1)), pair(2, 5): (1, 1, day(12))}
+    if "status" in without:
+        expected[pair(1, 5)] = (1.5, 2, day(11))
+    if "quantity" in without:
+        expected[pair(1, 6)] = (1, 1, day(1))
+    assert interactions(connection) == expected
+
+
+# --- At once
+
+
+def test_a_refresh_waits_for_another(connection: psycopg.Connection, database_url: str) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1))])
+    refresh(connection)
+    with closing(connect(database_url)) as second, ThreadPoolExecutor(1) as thread:
+        with connection.transaction():
+            refresh_interactions(
+                connection, inspect(connection), half_life=HALF_LIFE, overlap=OVERLAP
+            )
+            waiting = thread.submit(refresh, second)
+            with closing(connect(database_url)) as observer:
+                add_orders(observer, [Order(2, 2, [6], day(2))])
+                observer.autocommit = True
+                while not observer.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND datname = current_database()"
+                ).fetchone():
+                    assert not waiting.done()
+        assert waiting.result().watermark == day(2)
+        assert (2, 6) in interactions(second)
+
+
+def test_many_first_refreshes_at_once(database_url: str) -> None:
+    with closing(connect(database_url)) as connection:
+        create_shop(connection, [Order(i, i % 7, [i % 5, 5], day(1 + i)) for i in range(50)])
+    start = threading.Barrier(4)
+
+    def first_refresh(_: int) -> Refresh:
+        with closing(connect(database_url)) as connection:
+            shop = inspect(connection, schema_name="recsys")
+            connection.commit()
+            start.wait(30)
+            return refresh_interactions(connection, shop, half_life=HALF_LIFE, overlap=OVERLAP)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as threads:
+            results = list(threads.map(first_refresh, range(4)))
+        assert sorted(result.rebuilt for result in results) == [False, False, False, True]
+        with closing(connect(database_url)) as connection:
+            connection.execute("DROP SCHEMA recsys CASCADE")
+            connection.commit()
+
+
+# --- Whatever happens
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(1, 12),  # the order, whose user does not change
+        st.lists(st.tuples(st.sampled_from([5, 6, 7, None]), st.integers(-1, 2)), max_size=4),
+        st.sampled_from(["completed", "completed", "cancelled"]),
+        st.sampled_from([0, 0, 5, 10]),  # minutes that its commit is late
+    ),
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(history=st.lists(CHANGES, min_size=1, max_size=5))
+def test_increments_arrive_where_a_rebuild_does(
+    connection: psycopg.Connection, history: list[list[tuple[int, list[Any], str, int]]]
+) -> None:
+    connection.execute("DROP TABLE IF EXISTS orders, order_items")
+    connection.execute("DROP TABLE IF EXISTS user_product_interactions, batch_metadata")
+    create_shop(connection)
+    orders: dict[Any, Order] = {}
+    for number, changes in enumerate(history, start=1):
+        now = day(20) + number * timedelta(minutes=5)
+        for order_id, lines, status, late in changes:
+            user = [None, 1, 2, 3][order_id % 4]
+            changed = now - timedelta(minutes=late)
+            products = dict(lines)
+            orders[order_id] = Order(order_id, user, products, day(order_id), status, changed)
+            add_orders(connection, [orders[order_id]])
+        refresh(connection)
+    assert interactions(connection) == by_hand(orders)
+    incremental = row_versions(connection)
+    assert refresh(connection, rebuild=True).rows_written == 0
+    assert row_versions(connection) == incremental
