@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from redis import Redis, RedisCluster, RedisError
+from redis.exceptions import RedisClusterException
 
 from recsys_assets.learn.matrix import Ids, positions
 from serving import contract
@@ -24,6 +25,8 @@ Client = Redis | RedisCluster
 Progress = Callable[[int], object]
 
 BATCH = 500
+
+_TIMEOUTS: Any = {"socket_connect_timeout": 5, "socket_timeout": 60}  # in seconds
 
 _Item = TypeVar("_Item")
 
@@ -54,14 +57,14 @@ def connect(url: str) -> Client:
 
     Raises :class:`RedisUnavailableError`.
     """
-    client = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=60)
     try:
+        client = Redis.from_url(url, **_TIMEOUTS)
         client.ping()
         if not client.info("cluster").get("cluster_enabled"):
             return client
         client.close()
-        return RedisCluster.from_url(url)
-    except RedisError as error:
+        return RedisCluster.from_url(url, **_TIMEOUTS)
+    except (RedisError, RedisClusterException, ValueError) as error:  # the last: a malformed URL
         raise RedisUnavailableError(
             f"Redis cannot be reached: {error}. Check that it runs and that RECSYS_REDIS_URL is"
             " right."
@@ -141,7 +144,7 @@ def remove_others(client: Client, family: Family, ids: Ids) -> int:
         return removed
     keys = client.scan_iter(match=contract.family_pattern(family), count=10_000)
     for batch in batched(keys, BATCH):
-        texts = [contract.id_of_key(family, key.decode()) for key in batch]
+        texts = [contract.id_of_key(family, key.decode(errors="replace")) for key in batch]
         gone = [key for key, kept in zip(batch, _among(texts, ids), strict=True) if not kept]
         with client.pipeline(transaction=False) as pipeline:
             for key in gone:
@@ -154,9 +157,9 @@ def _among(texts: list[str], ids: Ids) -> list[bool]:
     """For each text whether it is the text of one of the ascending ``ids``."""
     if ids.dtype != np.int64:
         return (positions(ids, np.array(texts, object)) >= 0).tolist()  # type: ignore[no-any-return]
-    numbers = [int(text) if text.lstrip("-").isdecimal() else None for text in texts]
-    wanted = np.array([number or 0 for number in numbers], np.int64)
-    found = positions(ids, wanted) >= 0
+    values = [contract.decode_id(text, "integer") for text in texts]
+    numbers = [v if isinstance(v, int) and -(2**63) <= v < 2**63 else None for v in values]
+    found = positions(ids, np.array([number or 0 for number in numbers], np.int64)) >= 0
     return [number is not None and bool(f) for number, f in zip(numbers, found, strict=True)]
 
 
