@@ -47,7 +47,8 @@ def materialize(
     """Materialize ``assets`` (all of them when empty) with their checks, in dependency order.
 
     ``config`` is Dagster run config. Raises :class:`MaterializationError` when an asset or a
-    blocking check fails, and :class:`UsageError` for an unknown asset or bad config.
+    blocking check fails, :class:`UsageError` for an unknown asset or bad config, and
+    KeyboardInterrupt, which Dagster keeps to itself, once the run is recorded as failed.
     """
     graph = definitions.resolve_asset_graph()
     known = [key.to_user_string() for key in graph.toposorted_asset_keys]
@@ -74,6 +75,8 @@ def materialize(
             run_id=run_id,
             raise_on_error=False,
         )
+    if _was_interrupted(result):
+        raise KeyboardInterrupt
     if not result.success:
         raise MaterializationError("\n".join(_reasons(result)))
     return Batch(run_id, seconds)
@@ -142,39 +145,62 @@ def _shown(
 ) -> Iterator[dict[str, float]]:
     """Show the run's progress while the block executes it; yields the seconds of each asset."""
     finished = threading.Event()
-    with _Display(console, names) as display, watching(display.advance):
-        events = threading.Thread(
-            target=_follow, args=(display, instance, run_id, finished), daemon=True
-        )
+    with _Display(console, names) as display:
+        log = _RunLog(instance, run_id, display)
+        reported: set[str] = set()
+
+        def advance(what: str, done: int, total: int | None) -> None:
+            if what not in reported:  # by the asset that has just begun
+                log.read()
+                reported.add(what)
+            display.advance(what, done, total)
+
+        def follow() -> None:
+            while not finished.wait(0.2):
+                log.read()
+            log.read()
+
+        events = threading.Thread(target=follow, daemon=True)
         events.start()
         try:
-            yield display.seconds
+            with watching(advance):
+                yield display.seconds
         finally:
             finished.set()
             events.join()
 
 
-def _follow(
-    display: _Display, instance: dg.DagsterInstance, run_id: str, finished: threading.Event
-) -> None:
-    """Tell the display of the steps that the run's log says have begun and ended."""
-    cursor: str | None = None
-    last = False
-    while True:
-        connection = instance.get_records_for_run(run_id, cursor=cursor)
-        for record in connection.records:
-            entry = record.event_log_entry
-            if entry.dagster_event is None or entry.step_key is None:
-                continue
-            match entry.dagster_event.event_type_value:
-                case "STEP_START":
-                    display.start(entry.step_key, entry.timestamp)
-                case "STEP_SUCCESS" | "STEP_FAILURE" as kind:
-                    display.end(entry.step_key, entry.timestamp, failed=kind == "STEP_FAILURE")
-        cursor = connection.cursor
-        if last and not connection.has_more:
+class _RunLog:
+    """The run's log, from which the display learns which steps have begun and ended."""
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str, display: _Display) -> None:
+        self._instance, self._run_id, self._display = instance, run_id, display
+        self._cursor: str | None = None
+        self._lock = threading.Lock()
+
+    def read(self) -> None:
+        """Tell the display what the log says since it was last read."""
+        with self._lock:
+            more = True
+            while more:
+                page = self._instance.get_records_for_run(self._run_id, cursor=self._cursor)
+                for record in page.records:
+                    self._tell(record.event_log_entry)
+                self._cursor, more = page.cursor, page.has_more
+
+    def _tell(self, entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event is None or entry.step_key is None:
             return
-        last = finished.wait(0.2)
+        match entry.dagster_event.event_type_value:
+            case "STEP_START":
+                self._display.start(entry.step_key, entry.timestamp)
+            case "STEP_SUCCESS" | "STEP_FAILURE" as kind:
+                self._display.end(entry.step_key, entry.timestamp, failed=kind == "STEP_FAILURE")
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = [event.step_failure_data.error for event in result.get_step_failure_events()]
+    return any(e and e.cls_name == dg.DagsterExecutionInterruptedError.__name__ for e in errors)
 
 
 def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:

@@ -61,7 +61,7 @@ def demo(
         with session.database() as connection, bars(console) as shown:
             load_sample(connection, households=households, progress=bar_for_each(shown))
         if not _is_published(session):
-            _materialize(session)
+            _materialize()
         print_examples(console, session)
         if not leave:
             _stay_up(session, ui_port, api_port, automation=True)
@@ -103,6 +103,8 @@ def load_sample_shop(
     """Load the sample shop into the tables orders, order_items and products."""
     from recsys_assets.console import bar_for_each, bars
     from recsys_assets.local.sample_shop import load_sample
+    from recsys_assets.shop import inspect_shop
+    from recsys_assets.tables import forget_orders
 
     with (
         open_session(redis=False) as session,
@@ -112,6 +114,8 @@ def load_sample_shop(
         counts = load_sample(
             connection, households=households, replace=replace, progress=bar_for_each(shown)
         )
+        if replace:
+            forget_orders(connection, inspect_shop(connection, session.settings))
     console.print(
         f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
     )
@@ -160,8 +164,8 @@ def materialize(
     The run is in the Dagster UI like any other.
     """
     run_config = _read_yaml(config) if config else {}
-    with open_session() as session:
-        _materialize(session, tuple(assets or ()), run_config)
+    with open_session():
+        _materialize(tuple(assets or ()), run_config)
 
 
 @app.command()
@@ -185,13 +189,14 @@ def serve(
 @app.command()
 def status() -> None:
     """Show how far orders are processed, and how old and complete each artifact and list is."""
+    from recsys_assets.dagster_storage import open_instance
     from recsys_assets.status import status_tables
 
     with (
         open_session() as session,
         session.database() as connection,
         session.redis() as client,
-        session.dagster() as instance,
+        open_instance() as instance,
     ):
         for table in status_tables(session.settings, connection, client, instance):
             console.print(table)
@@ -260,14 +265,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _materialize(
-    session: Session, assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None
-) -> None:
+def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None) -> None:
     from recsys_assets.batch import UsageError
     from recsys_assets.batch import materialize as run
+    from recsys_assets.dagster_storage import open_instance
     from recsys_assets.definitions import build_definitions
 
-    with session.dagster() as instance:
+    with open_instance() as instance:
         try:
             batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
         except UsageError as error:

@@ -5,11 +5,14 @@ is to set, and Dagster's tables never mix with the shop's. Nothing else belongs 
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 import psycopg
-from dagster import Field, StringSource
+from dagster import DagsterInstance, Field, StringSource
+from dagster._core.instance import InstanceRef
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
@@ -19,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from recsys_assets.database import ShopError, connect
 from recsys_assets.local.services import use_services
-from recsys_assets.settings import load_settings
+from recsys_assets.settings import load_settings, project_root
 
 
 class _Config(TypedDict):
@@ -86,6 +89,24 @@ class StateArtifactStorage(LocalArtifactStorage):
     ) -> "StateArtifactStorage":
         """The storage that `dagster.yaml` asks for."""
         return cls(base_dir=str(_state_folder()), inst_data=inst_data)
+
+
+@contextmanager
+def open_instance() -> Iterator[DagsterInstance]:
+    """The Dagster instance of this project, for runs in this process.
+
+    What they print is not captured: Dagster would send the progress bars through a file, too.
+    """
+    home = os.environ.setdefault("DAGSTER_HOME", str(project_root()))
+    reference = InstanceRef.from_dir(home, overrides={"compute_logs": _NOT_CAPTURED})
+    with DagsterInstance.from_ref(reference) as instance:
+        yield instance
+
+
+_NOT_CAPTURED = {
+    "module": "dagster._core.storage.noop_compute_log_manager",
+    "class": "NoOpComputeLogManager",
+}
 
 
 def _state_folder() -> Path:

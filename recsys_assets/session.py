@@ -1,6 +1,5 @@
 """What a command works with: settings, and connections to servers that run while it does."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ import psycopg
 
 from recsys_assets.database import connect
 from recsys_assets.local.services import export_urls, running_services
-from recsys_assets.settings import Settings, load_settings, project_root
+from recsys_assets.settings import Settings, load_settings
 from recsys_assets.shop import Shop, inspect_shop, product_names
 
 if TYPE_CHECKING:
-    import dagster as dg
-
     from recsys_assets.publish.redis_writer import Client
 
 
@@ -47,15 +44,6 @@ class Session:
             yield client
         finally:
             client.close()
-
-    @contextmanager
-    def dagster(self) -> Iterator["dg.DagsterInstance"]:
-        """The Dagster instance of this project."""
-        import dagster as dg
-
-        os.environ.setdefault("DAGSTER_HOME", str(project_root()))
-        with dg.DagsterInstance.get() as instance:
-            yield instance
 
     def names(self, product_ids: Sequence[object]) -> dict[str, str]:
         """Names of products by the text of their id, as far as the shop has any."""

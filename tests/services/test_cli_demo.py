@@ -1,0 +1,137 @@
+"""`recsys demo` and `recsys up` from first start to last process, and `make demo` itself."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from recsys_assets.local.postgres import PostgresServer
+from tests.commands import ROOT, Home, Started, eventually, free_ports
+
+DEMO = ("demo", "--households", 60)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = Home(tmp_path_factory.mktemp("demo"))
+    yield home
+    assert home.processes() == set()
+
+
+def runs(home: Home) -> int:
+    """How many runs the Dagster UI would show."""
+    server = PostgresServer(home.state / "postgres")
+    with server.in_use() as url, psycopg.connect(url) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM dagster.runs").fetchone() or (0,)
+        return int(count)
+
+
+def test_the_demo_shows_recommendations_and_ends(home: Home):
+    printed = home.recsys(*DEMO, "--exit")
+    assert "6 assets in" in printed
+    tables = re.findall(r"^(Top Buys of .*|Bought together with .*)$", printed, re.M)
+    assert [title.split(" ")[0] for title in tables] == ["Top"] * 2 + ["Bought"] * 3
+    assert tables[0].startswith("Top Buys of user 1 (personal)")
+    assert tables[1].startswith("Top Buys of guests (global)")
+    rows = re.findall(r"^ +\d+ +\d+ {2,}(\S.*?) {2,}[\d,.]+ *$", printed, re.M)
+    assert len(rows) >= 20 + 3  # all of them have names
+    assert home.processes() | home.servers() == set()
+    assert runs(home) == 1
+
+
+def test_a_second_demo_reuses_what_is_there(home: Home):
+    started = time.monotonic()
+    printed = home.recsys(*DEMO, "--exit")
+    assert time.monotonic() - started < 30
+    assert "materialized" not in printed
+    assert "Top Buys of user 1 (personal)" in printed
+    assert runs(home) == 1
+    assert home.servers() == set()
+
+
+@contextmanager
+def staying(home: Home, *arguments: object, ports: int) -> Iterator[tuple[Started, str]]:
+    """A command that stays up, and what it has printed by then."""
+    options = ("--ui-port", ports, "--api-port", ports + 5)
+    with home.started(*arguments, *options) as command:
+        yield command, command.wait_for("Ctrl-C ends all of it")
+    eventually(lambda: not home.processes(), "the end of all processes", seconds=30)
+
+
+def address(printed: str, of: str) -> str:
+    found = re.search(rf"{of} +(http://127\.0\.0\.1:\d+)/", printed)
+    assert found, printed
+    return found[1]
+
+
+def test_ctrl_c_ends_all_that_up_started_on_the_next_free_ports(home: Home):
+    ports = free_ports()
+    with socket.socket() as ui, socket.socket() as api:
+        for taken, port in ((ui, ports), (api, ports + 5)):
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+        with staying(home, "up", ports=ports) as (command, printed):
+            assert address(printed, "Dagster UI") == f"http://127.0.0.1:{ports + 1}"
+            assert address(printed, "API") == f"http://127.0.0.1:{ports + 6}"
+            page = httpx.get(f"{address(printed, 'Dagster UI')}/asset-groups", trust_env=False)
+            assert page.status_code == 200
+            guest = httpx.get(
+                f"{address(printed, 'API')}/api/recommendations/top-buys/", trust_env=False
+            )
+            assert len(guest.json()["products"]) == 10
+            assert command.interrupt() == 0, command.printed()
+            assert "Traceback" not in command.printed()
+            assert home.processes() | home.servers() == set()
+
+
+def test_a_demo_that_is_killed_leaves_nothing_that_hinders_the_next_command(home: Home):
+    with staying(home, *DEMO, ports=free_ports()) as (command, printed):
+        api = address(printed, "API")
+        assert httpx.get(f"{api}/health/ready", trust_env=False).status_code == 200
+        os.kill(command.process.pid, signal.SIGKILL)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{api}/health/live", trust_env=False)
+    assert "Top Buys of guests" in home.recsys("show", "guest")
+    assert home.servers() == set()  # the last to use them has ended them
+
+
+@pytest.mark.parametrize("end", [Started.interrupt, Started.terminate])
+def test_ending_it_while_it_materializes_ends_it_at_once(
+    tmp_path: Path, end: Callable[[Started], int]
+):
+    home = Home(tmp_path)
+    with home.started(*DEMO) as command:
+        command.wait_for("materialized in")
+        assert end(command) == 130
+        assert "Traceback" not in command.printed()
+    assert home.processes() | home.servers() == set()
+    assert "6 assets in" in home.recsys("materialize")
+
+
+def test_make_demo(tmp_path: Path):
+    home = Home(tmp_path)
+    done = subprocess.run(
+        ["make", "demo", "DEMO_FLAGS=--exit --households 60"],
+        cwd=ROOT,
+        env=home.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Top Buys of user 1 (personal)" in done.stdout
+    assert sorted(re.sub("-.*", "", path.stem) for path in home.data.glob("*")) == [
+        "als_model",
+        "als_model",
+        "basket_rules",
+        "basket_rules",
+    ]
+    assert home.processes() | home.servers() == set()
