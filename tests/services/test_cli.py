@@ -48,6 +48,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         assert "6 assets in" in printed
         yield home
     assert home.processes() | home.servers() == set()
+    # commands leave nothing in the folder that they are called from
+    assert {path.name for path in home.folder.iterdir()} <= {
+        "state", "data", "config.yaml", "started.log",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

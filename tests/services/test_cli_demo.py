@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -35,8 +34,18 @@ def runs(home: Home) -> int:
         return int(count)
 
 
-def test_the_demo_shows_recommendations_and_ends(home: Home):
-    printed = home.recsys(*DEMO, "--exit")
+def test_make_demo_shows_recommendations_and_ends(home: Home):
+    done = subprocess.run(
+        ["make", "demo", "DEMO_FLAGS=--exit --households 60"],
+        cwd=ROOT,
+        env=home.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = done.stdout
+    assert done.returncode == 0, printed
     assert "6 assets in" in printed
     tables = re.findall(r"^(Top Buys of .*|Bought together with .*)$", printed, re.M)
     assert [title.split(" ")[0] for title in tables] == ["Top"] * 2 + ["Bought"] * 3
@@ -44,6 +53,8 @@ def test_the_demo_shows_recommendations_and_ends(home: Home):
     assert tables[1].startswith("Top Buys of guests (global)")
     rows = re.findall(r"^ +\d+ +\d+ {2,}(\S.*?) {2,}[\d,.]+ *$", printed, re.M)
     assert len(rows) >= 20 + 3  # all of them have names
+    kept = sorted(re.sub("-.*", "", path.stem) for path in home.data.iterdir())
+    assert kept == ["als_model", "als_model", "basket_rules", "basket_rules"]
     assert home.processes() | home.servers() == set()
     assert runs(home) == 1
 
@@ -105,33 +116,13 @@ def test_a_demo_that_is_killed_leaves_nothing_that_hinders_the_next_command(home
 
 
 @pytest.mark.parametrize("end", [Started.interrupt, Started.terminate])
-def test_ending_it_while_it_materializes_ends_it_at_once(
-    tmp_path: Path, end: Callable[[Started], int]
+def test_a_run_that_is_ended_ends_at_once_and_spoils_nothing(
+    home: Home, end: Callable[[Started], int]
 ):
-    home = Home(tmp_path)
-    with home.started(*DEMO) as command:
+    with home.started("materialize") as command:
         command.wait_for("materialized in")
         assert end(command) == 130
+        assert "6 assets in" not in command.printed()
         assert "Traceback" not in command.printed()
     assert home.processes() | home.servers() == set()
-    assert "6 assets in" in home.recsys("materialize")
-
-
-def test_make_demo(tmp_path: Path):
-    home = Home(tmp_path)
-    done = subprocess.run(
-        ["make", "demo", "DEMO_FLAGS=--exit --households 60"],
-        cwd=ROOT,
-        env=home.environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Top Buys of user 1 (personal)" in done.stdout
-    assert sorted(re.sub("-.*", "", path.stem) for path in home.data.glob("*")) == [
-        "als_model",
-        "als_model",
-        "basket_rules",
-        "basket_rules",
-    ]
-    assert home.processes() | home.servers() == set()
+    assert "Top Buys of user 1 (personal)" in home.recsys("show", "user", 1)
