@@ -106,6 +106,12 @@ def weights(shop: Shop, as_of: datetime, half_life: timedelta) -> sql.Composed:
     )
 
 
+def forget_orders(connection: psycopg.Connection, shop: Shop) -> None:
+    """Let the next refresh recompute every user: the shop's tables were replaced by others."""
+    if columns_of(connection, f"{shop.schema}.{BATCH_METADATA}"):
+        connection.execute(sql.SQL("DELETE FROM {}").format(batch_metadata_table(shop)))
+
+
 def count_interactions(connection: psycopg.Connection, shop: Shop) -> tuple[int, int]:
     """Rows and users of our interactions; zeros before the table exists."""
     if not columns_of(connection, f"{shop.schema}.{INTERACTIONS}"):

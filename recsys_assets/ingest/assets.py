@@ -1,6 +1,5 @@
 """The assets of the stage ingest: the shop's tables, and our interactions made from them."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -8,7 +7,7 @@ import dagster as dg
 from recsys_assets.resources import ShopDatabase
 
 if TYPE_CHECKING:
-    from recsys_assets.ingest.interactions import Refresh
+    from recsys_assets.ingest.interactions import Interaction
 
 orders = dg.AssetSpec(
     "orders",
@@ -64,18 +63,36 @@ def user_product_interactions(
             rebuild=config.rebuild,
             log=context.log.info,
         )
-    return dg.MaterializeResult(metadata=_metadata(refresh))
-
-
-def _metadata(refresh: "Refresh") -> dict[str, dg.MetadataValue | int | float | bool]:
-    watermark = refresh.watermark or datetime.fromtimestamp(0, UTC)
-    return {
+    metadata: dict[str, dg.MetadataValue | int | float | bool] = {
         "changed_orders": refresh.changed_orders,
         "users_recomputed": refresh.users_recomputed,
         "rows_written": refresh.rows_written,
         "rows_deleted": refresh.rows_deleted,
         "orders_in_future": refresh.orders_in_future,
-        "watermark": dg.MetadataValue.timestamp(watermark),
         "rebuilt": refresh.rebuilt,
         "seconds": refresh.seconds,
     }
+    if refresh.watermark:
+        metadata["watermark"] = dg.MetadataValue.timestamp(refresh.watermark)
+    if refresh.newest:
+        metadata["newest"] = dg.MetadataValue.md(_newest(refresh.newest, shop))
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _newest(rows: "list[Interaction]", shop: ShopDatabase) -> str:
+    """A table of the rows, with names where there are any."""
+    from recsys_assets.figures import markdown_table
+
+    names = shop.product_names([row.product_id for row in rows])
+    return markdown_table(
+        [
+            {
+                "user": str(row.user_id),
+                "product": names.get(str(row.product_id), row.product_id),
+                "purchases": row.purchase_count,
+                "score": row.interaction_score,
+                "last": f"{row.last_updated_at:%Y-%m-%d %H:%M}",
+            }
+            for row in rows
+        ]
+    )

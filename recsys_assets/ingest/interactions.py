@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -32,6 +33,16 @@ from recsys_assets.tables import (
 Log = Callable[[str], object]
 
 
+class Interaction(NamedTuple):
+    """A row of the interactions."""
+
+    user_id: Any
+    product_id: Any
+    interaction_score: float
+    purchase_count: int
+    last_updated_at: datetime
+
+
 @dataclass(frozen=True)
 class Refresh:
     """What one refresh did. Times are the shop database's, never ours."""
@@ -44,6 +55,8 @@ class Refresh:
     watermark_before: datetime | None
     watermark: datetime | None
     orders_in_future: int
+    newest: list[Interaction]
+    """A few of the recomputed rows, those of the latest purchases first."""
     seconds: float
 
 
@@ -118,12 +131,12 @@ def refresh_interactions(
 
         changed, in_future, latest = _find_changed(connection, shop, since)
         users = _touched_users(connection) if since is not None else None
-        if users == 0:
-            written = deleted = 0
-        else:
+        written, deleted, newest = 0, 0, []
+        if users != 0:
             written, deleted = _recompute(
                 connection, shop, half_life_seconds, every_user=users is None
             )
+            newest = _newest(connection)
         watermark = max(filter(None, (before, latest)), default=None)
         connection.execute(
             sql.SQL(
@@ -142,6 +155,7 @@ def refresh_interactions(
         watermark_before=before,
         watermark=watermark,
         orders_in_future=in_future,
+        newest=newest,
         seconds=time.monotonic() - started,
     )
 
@@ -243,6 +257,15 @@ def _recompute(
         for statement in (_DELETE_GONE, _UPDATE_CHANGED, _INSERT_NEW)
     )
     return updated + inserted, deleted
+
+
+def _newest(connection: psycopg.Connection, most: int = 5) -> list[Interaction]:
+    rows = connection.execute(
+        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at FROM fresh"
+        " ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s",
+        [most],
+    )
+    return [Interaction(*row) for row in rows]
 
 
 def _count_users(connection: psycopg.Connection, shop: Shop) -> int:

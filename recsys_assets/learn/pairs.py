@@ -8,13 +8,14 @@ that they can be written down: one number per meeting, counted by `frequent_code
 independent, so that threads can share them.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from recsys_assets.cores import available_cores
 
 Ints = NDArray[np.int32]
 Codes = NDArray[np.uint32]
@@ -68,7 +69,7 @@ def frequent_pairs(
         rarer, other = np.divmod(codes.astype(np.intp), n_items)
         return columns[block.first_item + rarer], columns[other], shared
 
-    with ThreadPoolExecutor(threads or _available_cores()) as pool:
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
         blocks = _blocks(items, kept.indptr, counts[columns], block_pairs)
         return _in_order(pool.map(counted, blocks), matrix.shape[1])
 
@@ -180,10 +181,3 @@ def _in_order(counted: Iterable[tuple[Ints, Ints, Ints]], n_columns: int) -> tup
     low, high = np.minimum(one, other), np.maximum(one, other)
     order = np.argsort(low.astype(np.int64) * n_columns + high)
     return np.stack([low[order], high[order]], axis=1), counts[order]
-
-
-def _available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

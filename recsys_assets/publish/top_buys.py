@@ -6,7 +6,6 @@ that of the user's most bought product. Whoever the model does not know has own 
 Equal scores are ordered by popularity, and what then is left of a list is filled by it.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from recsys_assets.cores import available_cores
 from recsys_assets.learn.matrix import Ids, positions
 from recsys_assets.publish.redis_writer import Edition
 from serving import contract
@@ -61,7 +61,7 @@ def blended_top_n(
     n = min(n, len(order))
     users = len(user_factors)
     rows = max(1, block_bytes // (4 * max(1, len(order))))
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
 
     def block(start: int) -> TopLists:
         scores = user_factors[start : start + rows] @ factors

@@ -18,6 +18,7 @@ from recsys_assets.database import connect
 from recsys_assets.ingest.interactions import Refresh, orders_watermark, refresh_interactions
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
+from recsys_assets.tables import forget_orders
 
 HALF_LIFE = timedelta(days=10)
 OVERLAP = timedelta(minutes=10)
@@ -400,3 +401,24 @@ def test_increments_arrive_where_a_rebuild_does(
     incremental = row_versions(connection)
     assert refresh(connection, rebuild=True).rows_written == 0
     assert row_versions(connection) == incremental
+
+
+def test_a_refresh_tells_of_the_newest_purchases(connection: psycopg.Connection) -> None:
+    create_shop(
+        connection,
+        [Order(1, 7, [10], day(0)), Order(2, 7, [10], day(10)), Order(3, 8, [11], day(2))],
+    )
+    (first, second) = refresh(connection).newest
+    assert first == (7, 10, pytest.approx(1.5), 2, day(10))
+    assert second == (8, 11, 1.0, 1, day(2))
+    assert refresh(connection).newest == [first]  # user 7's order is within the overlap
+
+
+def test_orders_that_were_replaced_are_all_read_again(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 7, [10], day(5))])
+    refresh(connection)
+    connection.execute("DROP TABLE order_items, orders")
+    create_shop(connection, [Order(1, 8, [11], day(1))])
+    forget_orders(connection, inspect(connection))
+    assert refresh(connection).watermark == day(1)
+    assert list(interactions(connection)) == [(8, 11)]
