@@ -42,7 +42,7 @@ def fit_als(
     """Train on all cores; the same interactions and seed give the same factors.
 
     ``progress`` is told the number of iterations done. Raises ValueError when there
-    are no interactions, or when the factors grow beyond all bounds.
+    are no interactions; implicit's ModelFitError when the factors are no longer numbers.
     """
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
@@ -66,8 +66,6 @@ def fit_als(
             show_progress=False,
             callback=lambda iteration, _seconds, _loss: progress(iteration + 1),
         )
-    if not (np.isfinite(model.user_factors).all() and np.isfinite(model.item_factors).all()):
-        raise ValueError("the factors are not finite: lower alpha or raise regularization")
     return AlsModel(
         user_factors=model.user_factors,
         product_factors=model.item_factors,
