@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import Field
 
 from recsys_assets.resources import ShopDatabase
 
@@ -30,8 +31,9 @@ order_items = dg.AssetSpec(
 class InteractionsConfig(dg.Config):
     """How to refresh the interactions."""
 
-    rebuild: bool = False
-    """Recompute every user instead of those with changed orders."""
+    rebuild: bool = Field(
+        False, description="recompute every user instead of those with changed orders"
+    )
 
 
 @dg.asset(
