@@ -113,12 +113,25 @@ class Home:
         """Names of the servers that run for this home."""
         return {p.name for p in _living() if self._owns(p)}
 
+    @contextmanager
+    def in_use(self) -> Iterator["Home"]:
+        """This home; after the block nothing of it may run, and nothing does."""
+        try:
+            yield self
+            eventually(lambda: not self.processes() | self.servers(), "the end of all", seconds=30)
+        finally:
+            for process in _living():
+                if self._owns(process) or process.state == str(self.state):
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+
     def _owns(self, process: "_Process") -> bool:
         return process.folder.is_relative_to(self.state)
 
 
 @dataclass(frozen=True)
 class _Process:
+    pid: int
     name: str
     command: str
     folder: Path
@@ -133,6 +146,7 @@ def _living() -> Iterator[_Process]:
             state = next((v for v in variables if v.startswith("RECSYS_STATE_DIR=")), None)
             if command := (process / "cmdline").read_text().replace("\0", " "):
                 yield _Process(
+                    pid=int(process.name),
                     name=(process / "comm").read_text().strip(),
                     command=command,
                     folder=(process / "cwd").readlink(),

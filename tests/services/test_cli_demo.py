@@ -21,9 +21,8 @@ DEMO = ("demo", "--households", 60)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    home = Home(tmp_path_factory.mktemp("demo"))
-    yield home
-    assert home.processes() == set()
+    with Home(tmp_path_factory.mktemp("demo")).in_use() as home:
+        yield home
 
 
 def runs(home: Home) -> int:
