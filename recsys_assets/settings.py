@@ -123,7 +123,10 @@ class Settings(ShopSettings, BaseSettings):
 
     # Places, relative to the project.
     data_dir: Path = Field(Path("data"), description="folder of the artifacts")
-    state_dir: Path = Field(Path(".recsys"), description="folder of the embedded servers")
+    state_dir: Path = Field(
+        Path(".recsys"),
+        description="folder of the embedded servers, of logs, and of Dagster's files",
+    )
     kept_artifacts: int = Field(3, ge=1, description="versions of an artifact kept for rollback")
 
     # How old an asset may be before Dagster warns and fails its freshness.
