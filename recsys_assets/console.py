@@ -155,7 +155,7 @@ def _ranking(
 ) -> Table:
     through = f", orders through {orders_through:%Y-%m-%d %H:%M}" if orders_through else ""
     table = Table(
-        title=title,
+        title=f"\n{title}",
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
