@@ -279,6 +279,7 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     found = [path for path in sys.path if not (Path(path) / package).exists()]
     monkeypatch.setattr(sys, "path", found)
+    monkeypatch.delitem(sys.modules, package, raising=False)
     other = {"database_url", "redis_url"} - {setting}
     settings = Settings(state_dir=state_dir, **dict.fromkeys(other, "set"))
     advice = rf"{package}.*recsys-assets\[local\].*RECSYS_{setting.upper()}"
