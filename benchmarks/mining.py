@@ -42,7 +42,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
-from recsys_assets.learn.baskets import Baskets, baskets_from_lines, frequent_itemsets
+from recsys_assets.learn.baskets import Baskets, baskets_from_lines
+from recsys_assets.learn.itemsets import frequent_itemsets
 from recsys_assets.learn.pairs import column_counts
 from recsys_assets.local.sample_shop import sample_lines
 

@@ -15,7 +15,9 @@ from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
 
 if TYPE_CHECKING:
-    from recsys_assets.learn.baskets import BasketRules
+    from recsys_assets.learn.baskets import BasketCounts, Baskets
+    from recsys_assets.learn.itemsets import Itemsets
+    from recsys_assets.learn.rules import BasketRules
 
 ALS_MODEL = "als_model"
 BASKET_RULES = "basket_rules"
@@ -147,42 +149,20 @@ def basket_rules(
     Baskets of 2 to 100 distinct products count (RECSYS_MIN_BASKET_PRODUCTS and
     RECSYS_MAX_BASKET_PRODUCTS); guests' orders are included.
     """
-    from recsys_assets.figures import scatter
     from recsys_assets.learn.artifacts import Header, to_arrays
-    from recsys_assets.learn.baskets import (
-        baskets_from_lines,
-        frequent_itemsets,
-        rules_from_itemsets,
-    )
 
     started = time.monotonic()
     last_change = shop.last_change()
     if last_change is None:
         raise ShopError("the shop has no orders: there are no baskets to mine")
-    lines = shop.read(lambda s: s.basket_lines())
-    baskets, counts = baskets_from_lines(
-        lines["order_id"],
-        lines["product_id"],
-        min_products=shop.min_basket_products,
-        max_products=shop.max_basket_products,
-    )
+    baskets, counts = _read_baskets(shop)
     context.log.info(
         f"{counts.baskets:,} baskets of {counts.orders:,} orders; left out: {counts.too_small:,}"
         f" with fewer than {shop.min_basket_products} products, {counts.too_large:,} with more"
         f" than {shop.max_basket_products}"
     )
     read = time.monotonic()
-    itemsets = frequent_itemsets(
-        baskets,
-        engine=config.engine.value,
-        max_itemset_size=config.max_itemset_size,
-        **config.minimum,
-    )
-    rules = rules_from_itemsets(itemsets, config.shrinkage)
-    if not len(rules.orders):
-        raise ValueError(
-            f"no two products share {itemsets.min_orders} orders: lower min_orders or min_support"
-        )
+    itemsets, rules = _mine(baskets, config)
     mined = time.monotonic()
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
     header = Header(
@@ -215,13 +195,47 @@ def basket_rules(
             "seconds_mining": mined - read,
             "seconds": time.monotonic() - started,
             "strongest_rules": dg.MetadataValue.md(_strongest(rules, shop)),
-            "lift_against_support": dg.MetadataValue.md(
-                scatter(
-                    rules.support, rules.lift, title="Lift against support", x="support", y="lift"
-                )
-            ),
+            "lift_against_support": dg.MetadataValue.md(_lift_against_support(rules)),
         }
     )
+
+
+def _read_baskets(shop: ShopDatabase) -> "tuple[Baskets, BasketCounts]":
+    """The baskets of all counting orders, and how many were left out for their size."""
+    from recsys_assets.learn.baskets import baskets_from_lines
+
+    lines = shop.read(lambda s: s.basket_lines())
+    return baskets_from_lines(
+        lines["order_id"],
+        lines["product_id"],
+        min_products=shop.min_basket_products,
+        max_products=shop.max_basket_products,
+    )
+
+
+def _mine(baskets: "Baskets", config: MiningConfig) -> "tuple[Itemsets, BasketRules]":
+    """Frequent itemsets and their rules; ValueError when there is not one rule."""
+    from recsys_assets.learn.itemsets import frequent_itemsets
+    from recsys_assets.learn.rules import rules_from_itemsets
+
+    itemsets = frequent_itemsets(
+        baskets,
+        engine=config.engine.value,
+        max_itemset_size=config.max_itemset_size,
+        **config.minimum,
+    )
+    rules = rules_from_itemsets(itemsets, config.shrinkage)
+    if not len(rules.orders):
+        raise ValueError(
+            f"no two products share {itemsets.min_orders} orders: lower min_orders or min_support"
+        )
+    return itemsets, rules
+
+
+def _lift_against_support(rules: "BasketRules") -> str:
+    from recsys_assets.figures import scatter
+
+    return scatter(rules.support, rules.lift, title="Lift against support", x="support", y="lift")
 
 
 def _strongest(rules: "BasketRules", shop: ShopDatabase, most: int = 10) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -13,6 +14,9 @@ from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, baske
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id
+
+if TYPE_CHECKING:
+    from recsys_assets.publish.redis_writer import Client
 
 
 class TopBuysConfig(dg.Config):
@@ -61,7 +65,6 @@ def user_top_buys(
     from recsys_assets.learn.als import AlsModel
     from recsys_assets.learn.artifacts import from_arrays
     from recsys_assets.learn.matrix import interactions_from_arrow
-    from recsys_assets.publish.redis_reader import read_user_top_buys
     from recsys_assets.publish.redis_writer import Edition, publish
     from recsys_assets.publish.top_buys import blended_top_n, factors_of, personal_lists
 
@@ -92,12 +95,7 @@ def user_top_buys(
             user_ids,
             progress,
         )
-        some = user_ids[:: max(1, len(user_ids) // 3)][:3].tolist()
-        examples = {
-            f"user {user_id}": [p.product_id for p in top_buys.products]
-            for user_id in some
-            if (top_buys := read_user_top_buys(client, user_id))
-        }
+        examples = _top_buys_of(client, user_ids[:: max(1, len(user_ids) // 3)][:3].tolist())
     finished = time.monotonic()
     return dg.MaterializeResult(
         metadata={
@@ -210,7 +208,7 @@ def bought_together(
     import numpy as np
 
     from recsys_assets.learn.artifacts import from_arrays
-    from recsys_assets.learn.baskets import BasketRules, top_consequents
+    from recsys_assets.learn.rules import BasketRules, top_consequents
     from recsys_assets.publish.bought_together import pairing_lists
     from recsys_assets.publish.redis_reader import read_bought_together
     from recsys_assets.publish.redis_writer import Edition, publish
@@ -250,6 +248,17 @@ def bought_together(
             "examples": dg.MetadataValue.md(_side_by_side(shop, examples)),
         }
     )
+
+
+def _top_buys_of(client: "Client", user_ids: list[Id]) -> dict[str, list[Id]]:
+    """The published lists of a few users, by a title."""
+    from recsys_assets.publish.redis_reader import read_user_top_buys
+
+    return {
+        f"user {user_id}": [product.product_id for product in top_buys.products]
+        for user_id in user_ids
+        if (top_buys := read_user_top_buys(client, user_id))
+    }
 
 
 def _side_by_side(shop: ShopDatabase, lists: Mapping[str, Sequence[Id]], most: int = 5) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recsys_assets.learn.baskets import BasketRules, TopConsequents
+from recsys_assets.learn.rules import BasketRules, TopConsequents
 from serving import contract
 from serving.contract import Pairing
 

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.learn.baskets import (
-    Baskets,
-    Engine,
-    Itemsets,
-    baskets_from_lines,
-    frequent_itemsets,
-    rules_from_itemsets,
-    top_consequents,
-)
+from recsys_assets.learn.baskets import Baskets, baskets_from_lines
+from recsys_assets.learn.itemsets import Engine, Itemsets, frequent_itemsets
+from recsys_assets.learn.rules import rules_from_itemsets, top_consequents
 
 # Five orders. Orders per product: bread 4, butter 4, jam 2, milk 2.
 BREAKFASTS = [

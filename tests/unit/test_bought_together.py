@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from recsys_assets.learn.baskets import (
-    BasketRules,
-    Itemsets,
-    rules_from_itemsets,
-    top_consequents,
-)
+from recsys_assets.learn.itemsets import Itemsets
+from recsys_assets.learn.rules import BasketRules, rules_from_itemsets, top_consequents
 from recsys_assets.publish.bought_together import pairing_lists
 
 BREAD, BUTTER, JAM, MILK = range(4)

@@ -4,13 +4,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from recsys_assets.learn.baskets import (
-    Baskets,
-    baskets_from_lines,
-    frequent_itemsets,
-    rules_from_itemsets,
-    top_consequents,
-)
+from recsys_assets.learn.baskets import Baskets, baskets_from_lines
+from recsys_assets.learn.itemsets import frequent_itemsets
+from recsys_assets.learn.rules import rules_from_itemsets, top_consequents
 from recsys_assets.local.sample_shop import sample_lines
 
 
