@@ -6,7 +6,6 @@ Commands are thin: they start what they need, call a stage, and print. Exit code
 
 import signal
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -282,14 +281,17 @@ def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None
 
 
 def _is_published(session: Session) -> bool:
-    """Whether every family is published from the orders up to the latest."""
+    """Whether every artifact is there, and every family published from orders up to the latest."""
+    from recsys_assets.learn.artifacts import artifact_path
     from recsys_assets.publish.redis_reader import read_publication
+    from recsys_assets.status import ARTIFACTS
     from serving.contract import Family
 
     with session.shop() as (connection, shop), session.redis() as client:
         latest = connection.execute(shop.last_change()).fetchone()
         records = [read_publication(client, family) for family in Family]
-    return all(record and (record.orders_through,) == latest for record in records)
+    made = all(artifact_path(session.settings.data_dir, name).exists() for name in ARTIFACTS)
+    return made and all(record and (record.orders_through,) == latest for record in records)
 
 
 def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool) -> None:
@@ -307,5 +309,5 @@ def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool)
         console.print(f"Logs        {logs}")
         console.print("\nCtrl-C ends all of it.")
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            local.watch()
         console.print("Ending ...")

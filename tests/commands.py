@@ -109,6 +109,11 @@ class Home:
         """Commands of the living processes that were started for this home, but for the servers."""
         return {p.command for p in _living() if p.state == str(self.state) and not self._owns(p)}
 
+    def pids_of(self, part: str) -> list[int]:
+        """Processes that were started for this home and whose command has this part."""
+        ours = [p for p in _living() if p.state == str(self.state) and not self._owns(p)]
+        return [p.pid for p in ours if part in p.command]
+
     def servers(self) -> set[str]:
         """Names of the servers that run for this home."""
         return {p.name for p in _living() if self._owns(p)}

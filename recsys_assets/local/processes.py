@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 from recsys_assets.local.errors import ServiceError
 
@@ -47,56 +48,61 @@ load_from:
 
 @dataclass(frozen=True)
 class Local:
-    """Addresses of the processes of a local system, for people to open."""
+    """A running local system: addresses for people to open, and its processes."""
 
     dagster: str
     api: str
+    children: "Sequence[_Child]"
+
+    def watch(self) -> NoReturn:
+        """Stay here as long as all processes live; ServiceError when one has ended by itself."""
+        while True:
+            for child in self.children:
+                child.require_alive()
+            time.sleep(1)
 
 
 @contextmanager
 def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) -> Iterator[Local]:
     """Start the code location's server, the webserver, the daemon and the API; end them on leaving.
 
-    ``root`` holds dagster.yaml; each process writes a log into ``logs``. A port
-    that is taken is passed over for the next free one. The URLs of the servers must stand in the
-    environment. Raises ServiceError, with the end of its log, when one does not start.
+    ``root`` holds dagster.yaml; each process writes a log into ``logs``. A port that is taken is
+    passed over for the next free one. The URLs of the servers must stand in the environment. Raises
+    ServiceError, with the end of its log, when one does not start.
     """
     dagster = free_port(dagster_port)
     api = free_port(api_port, beside={dagster})
-    environment = {"DAGSTER_HOME": str(root), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    environment = {
+        "DAGSTER_HOME": str(root),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "RECSYS_API_HOST": HOST,
+        "RECSYS_API_PORT": str(api),
+    }
+    children: list[_Child] = []
     with ExitStack() as stack:
         # A private folder with a short path, as a socket needs: whoever reaches it can run code.
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="recsys-")))
         code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
         workspace.write_text(_WORKSPACE.format(socket=code_socket))
 
-        def start(name: str, command: Sequence[str], more: Mapping[str, str]) -> "_Child":
-            child = _Child(name, command, root, logs / f"{name}.log", {**environment, **more})
+        def start(name: str, *command: str) -> "_Child":
+            child = _Child(name, command, root, logs / f"{name}.log", environment)
             stack.callback(child.stop)
+            children.append(child)
             return child
 
-        code = start(
-            "dagster-code-server", [*_CODE_SERVER, "-d", str(root), "-s", str(code_socket)], {}
-        )
+        code = start("dagster-code-server", *_CODE_SERVER, "-d", str(root), "-s", str(code_socket))
         code.wait_until(code_socket.exists)
         web = start(
             "dagster-webserver",
-            ["dagster-webserver", "-h", HOST, "-p", str(dagster), "-w", str(workspace)],
-            {},
+            *("dagster-webserver", "-h", HOST, "-p", str(dagster), "-w", str(workspace)),
         )
-        daemon = start("dagster-daemon", ["dagster-daemon", "run", "-w", str(workspace)], {})
-        serving = start(
-            "api",
-            ["python", "-m", "serving"],
-            {
-                "RECSYS_API_HOST": HOST,
-                "RECSYS_API_PORT": str(api),
-            },
-        )
-        web.wait_until(lambda: _answers(f"http://{HOST}:{dagster}/server_info"))
-        serving.wait_until(lambda: _answers(f"http://{HOST}:{api}/health/live"))
-        daemon.require_alive()
-        yield Local(dagster=f"http://{HOST}:{dagster}", api=f"http://{HOST}:{api}")
+        start("dagster-daemon", "dagster-daemon", "run", "-w", str(workspace))
+        serving = start("api", "python", "-m", "serving")
+        system = Local(f"http://{HOST}:{dagster}", f"http://{HOST}:{api}", children)
+        web.wait_until(lambda: _answers(f"{system.dagster}/server_info"))
+        serving.wait_until(lambda: _answers(f"{system.api}/health/live"))
+        yield system
 
 
 def free_port(first: int, beside: frozenset[int] | set[int] = frozenset()) -> int:

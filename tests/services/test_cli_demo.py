@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -59,9 +58,7 @@ def test_make_demo_shows_recommendations_and_ends(home: Home):
 
 
 def test_a_second_demo_reuses_what_is_there(home: Home):
-    started = time.monotonic()
     printed = home.recsys(*DEMO, "--exit")
-    assert time.monotonic() - started < 30
     assert "materialized" not in printed
     assert "Top Buys of user 1 (personal)" in printed
     assert runs(home) == 1
@@ -112,6 +109,15 @@ def test_a_demo_that_is_killed_leaves_nothing_that_hinders_the_next_command(home
         httpx.get(f"{api}/health/live", trust_env=False)
     assert "Top Buys of guests" in home.recsys("show", "guest")
     assert home.servers() == set()  # the last to use them has ended them
+
+
+def test_up_ends_when_one_of_its_processes_does(home: Home):
+    with staying(home, "up", ports=free_ports()) as (command, _):
+        for pid in home.pids_of("-m serving"):
+            os.kill(pid, signal.SIGKILL)
+        assert command.process.wait(30) == 1
+        assert "error: api ended with code" in command.printed()
+    assert home.servers() == set()
 
 
 @pytest.mark.parametrize("end", [Started.interrupt, Started.terminate])
