@@ -19,12 +19,14 @@ SOCKET = ".s.PGSQL.5432"
 
 # PostgreSQL refuses to run as root; root runs it as this user, "nobody".
 UNPRIVILEGED_ID = 65534
-# It keeps one capability, so that it reaches its folder below a private one such as /root.
+# It keeps one capability, so that it reaches its data and its programs below a private folder such as
+# /root; access(2), by which PostgreSQL looks for its programs, minds it only under that secure bit.
 AS_UNPRIVILEGED = (
     "setpriv",
     f"--reuid={UNPRIVILEGED_ID}",
     f"--regid={UNPRIVILEGED_ID}",
     "--clear-groups",
+    "--securebits=+no_setuid_fixup",
     "--inh-caps=-all,+dac_override",
     "--ambient-caps=-all,+dac_override",
     "--",

@@ -294,6 +294,15 @@ def home_of_nobody() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has its servers run as another user")
+def test_the_servers_of_root_find_programs_below_a_private_folder(tmp_path: Path) -> None:
+    program = tmp_path / "private" / "program"
+    program.parent.mkdir(mode=0o700)
+    program.touch(mode=0o755)
+    look = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"  # as initdb does
+    subprocess.run([*AS_UNPRIVILEGED, sys.executable, "-c", look, program], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
 def test_an_ordinary_user_runs_the_servers(home_of_nobody: Path) -> None:
     # With a capability, for the interpreter may be below a private /root.
