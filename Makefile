@@ -8,6 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
+# $(call need,PACKAGE,COMMAND): if COMMAND fails, a package of the system is missing; root installs it.
+need = $(2) 2>/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1) >/dev/null && $(2); } \
+	|| { echo "A package of the system is missing: apt-get install $(1)"; exit 1; }
+
 export DAGSTER_DISABLE_TELEMETRY := yes
 
 .DEFAULT_GOAL := help
@@ -53,17 +58,16 @@ clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 .venv/local.stamp: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (a minute or two the first time) ..."
 	@$(PIP) -e '.[local]'
+	@$(call need,libgomp1,$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")')
 	@touch $@
 
 .venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (a minute or two the first time) ..."
 	@$(PIP) -e '.[local,dev]'
+	@$(call need,libgomp1,$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")')
 	@touch $@ .venv/local.stamp
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found: install one, or make PYTHON=/path/to/it"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
-		test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-		&& apt-get update -qq && apt-get install -y -qq python3-venv; } || { \
-		echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	@$(call need,python3-venv,$(PYTHON) -c 'import ensurepip')
 	@$(PYTHON) -m venv .venv

@@ -19,8 +19,8 @@ SOCKET = ".s.PGSQL.5432"
 
 # PostgreSQL refuses to run as root; root runs it as this user, "nobody".
 UNPRIVILEGED_ID = 65534
-# It keeps one capability, so that it reaches its data and its programs below a private folder such as
-# /root; access(2), by which PostgreSQL looks for its programs, minds it only under that secure bit.
+# It keeps one capability, so that it reaches its data and its programs below a private folder such
+# as /root; access(2), by which it looks for its programs, minds it only under that secure bit.
 AS_UNPRIVILEGED = (
     "setpriv",
     f"--reuid={UNPRIVILEGED_ID}",
