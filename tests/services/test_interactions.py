@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shops import Order, add_orders, create_shop, day, id_of
 
 from recsys_assets.database import connect
 from recsys_assets.ingest.interactions import Refresh, orders_watermark, refresh_interactions
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import forget_orders
+from tests.shops import Order, add_orders, create_shop, day, id_of
 
 HALF_LIFE = timedelta(days=10)
 OVERLAP = timedelta(minutes=10)

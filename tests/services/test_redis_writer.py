@@ -12,7 +12,6 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import redis
-from clusters import redis_cluster
 
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.local.redis import RedisServer
@@ -34,6 +33,7 @@ from serving.contract import (
     encode_pairings,
     encode_top_buys,
 )
+from tests.clusters import redis_cluster
 
 GENERATED = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
 THROUGH = datetime(2025, 3, 1, 2, 59, tzinfo=UTC)

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from shops import Order, add_orders, create_shop, day, id_of
 
 from recsys_assets.database import connect
 from recsys_assets.settings import ShopSettings
@@ -18,6 +17,7 @@ from recsys_assets.shop import (
     missing_indexes,
     product_names,
 )
+from tests.shops import Order, add_orders, create_shop, day, id_of
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from itertools import count
 import psycopg
 import pytest
 from psycopg import sql
-from shops import Order, create_shop, day, id_of
 
 from recsys_assets.database import ShopError, columns_of, connect, read_arrow
 from recsys_assets.ingest.interactions import orders_watermark, refresh_interactions
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import count_interactions, create_tables, some_users, weights
+from tests.shops import Order, create_shop, day, id_of
 
 _roles = count(1)
 
