@@ -12,6 +12,7 @@ import dagster as dg
 import psycopg
 
 from recsys_assets.database import ShopError
+from recsys_assets.housekeeping import delete_old_runs_daily
 from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
 
@@ -122,14 +123,23 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
     return new_orders
 
 
-def retrain_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """The schedule of `retrain_daily`."""
-    return dg.ScheduleDefinition(
-        name="retrain_daily_schedule",
-        job=retrain_daily,
-        cron_schedule=settings.retrain_cron,
-        default_status=_status_of_schedule(settings),
-    )
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedules of the daily jobs."""
+    status = _status_of_schedule(settings)
+    return [
+        dg.ScheduleDefinition(
+            name="retrain_daily_schedule",
+            job=retrain_daily,
+            cron_schedule=settings.retrain_cron,
+            default_status=status,
+        ),
+        dg.ScheduleDefinition(
+            name="delete_old_runs_schedule",
+            job=delete_old_runs_daily,
+            cron_schedule="30 4 * * *",
+            default_status=status,
+        ),
+    ]
 
 
 def _status_of_sensor(settings: Settings) -> dg.DefaultSensorStatus:

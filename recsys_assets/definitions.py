@@ -6,6 +6,7 @@ import dagster as dg
 
 from recsys_assets import automation
 from recsys_assets.evaluate import checks
+from recsys_assets.housekeeping import delete_old_runs_daily
 from recsys_assets.ingest import assets as ingest
 from recsys_assets.learn import assets as learn
 from recsys_assets.publish import assets as publish
@@ -55,9 +56,13 @@ def build_definitions(
             *(asset.map_asset_specs(with_freshness) for asset in ASSETS),
         ],
         asset_checks=dg.load_asset_checks_from_modules([checks]),
-        jobs=[automation.refresh_on_new_orders, automation.retrain_daily],
+        jobs=[
+            automation.refresh_on_new_orders,
+            automation.retrain_daily,
+            delete_old_runs_daily,
+        ],
         sensors=[automation.new_orders_sensor(settings)],
-        schedules=[automation.retrain_schedule(settings)],
+        schedules=automation.schedules(settings),
         resources={**build_resources(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )

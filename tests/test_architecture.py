@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("recsys_assets.ingest", "recsys_assets.learn", "recsys_assets.evaluate")
-DAGSTER_FILES = {"assets", "checks", "automation", "resources", "definitions"}
+DAGSTER_FILES = {"assets", "checks", "automation", "housekeeping", "resources", "definitions"}
 # What the command line runs the graph with, and what dagster.yaml names.
 DAGSTER_FILES |= {"batch", "status", "dagster_storage"}
 LEARNING = {"pandas", "numpy", "scipy", "implicit", "mlxtend", "matplotlib"}

@@ -136,11 +136,13 @@ def test_automation_is_off_unless_switched_on(enabled: bool):
     defs = build_definitions(Settings(automation_enabled=enabled, retrain_cron="30 2 * * *"))
     sensor = defs.resolve_sensor_def("new_orders")
     schedule = defs.resolve_schedule_def("retrain_daily_schedule")
+    housekeeping = defs.resolve_schedule_def("delete_old_runs_schedule")
     assert sensor.job_name == "refresh_on_new_orders"
     assert schedule.job_name == "retrain_daily"
     assert schedule.cron_schedule == "30 2 * * *"
     assert (sensor.default_status is dg.DefaultSensorStatus.RUNNING) is enabled
-    assert (schedule.default_status is dg.DefaultScheduleStatus.RUNNING) is enabled
+    for each in (schedule, housekeeping):
+        assert (each.default_status is dg.DefaultScheduleStatus.RUNNING) is enabled
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition:DeprecationWarning")  # Dagster's

@@ -118,9 +118,13 @@ def pages_answer(dagster: httpx.Client, api: httpx.Client) -> None:
 def automation_is_on(dagster: httpx.Client) -> None:
     found = query(dagster, INSTIGATORS, r=LOCATION)
     (sensor,) = found["sensorsOrError"]["results"]
-    (schedule,) = found["schedulesOrError"]["results"]
+    schedules = found["schedulesOrError"]["results"]
     assert sensor == {"name": "new_orders", "sensorState": {"status": "RUNNING"}}
-    assert schedule["scheduleState"] == {"status": "RUNNING"}
+    assert {schedule["name"] for schedule in schedules} == {
+        "retrain_daily_schedule",
+        "delete_old_runs_schedule",
+    }
+    assert all(schedule["scheduleState"] == {"status": "RUNNING"} for schedule in schedules)
 
 
 def urls_stay_secret(dagster: httpx.Client, graph: Graph) -> None:
