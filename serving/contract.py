@@ -91,10 +91,16 @@ class Pairing(msgspec.Struct, frozen=True):
     strength: float
 
 
+def is_id(value: Id) -> bool:
+    """Whether an id can stand in keys: 1 to 200 characters, all printable."""
+    text = str(value)
+    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable()
+
+
 def encode_id(value: Id) -> str:
     """The text of an id as it stands in keys.
 
-    Raises :class:`ContractError` for an empty or over-long id, or one with control characters.
+    Raises :class:`ContractError` for what :func:`is_id` says is none.
     """
     text = str(value)
     if not 0 < len(text) <= MAX_ID_LENGTH:

@@ -10,7 +10,7 @@ from recsys_assets.ingest.assets import orders, user_product_interactions
 from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
 from recsys_assets.publish.assets import bought_together, global_top_buys, user_top_buys
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
-from serving.contract import Family, Id
+from serving.contract import Family, Id, is_id
 
 
 @dg.asset_check(asset=orders.key, blocking=True)
@@ -167,7 +167,8 @@ def user_top_buys_readable(shop: ShopDatabase, redis: RedisPublisher) -> dg.Asse
     from recsys_assets.publish.redis_reader import read_user_top_buys
 
     with redis.client() as client:
-        lists = {user: read_user_top_buys(client, user) for user in shop.some_users()}
+        users = filter(is_id, shop.some_users())
+        lists = {user: read_user_top_buys(client, user) for user in users}
     return _readable(
         {
             f"user {user}": [(p.product_id, p.score) for p in top.products] if top else []
@@ -199,7 +200,8 @@ def bought_together_readable(
     antecedents = np.unique(arrays["antecedents"][:, 0])
     best = antecedents[np.argsort(-arrays["product_orders"][antecedents], kind="stable")[:20]]
     with redis.client() as client:
-        lists = {p: read_bought_together(client, p) for p in arrays["product_ids"][best].tolist()}
+        products = filter(is_id, arrays["product_ids"][best].tolist())
+        lists = {product: read_bought_together(client, product) for product in products}
     return _readable(
         {f"product {i}": [(p.product_id, p.strength) for p in pairs] for i, pairs in lists.items()}
     )

@@ -100,6 +100,7 @@ def user_top_buys(
     return dg.MaterializeResult(
         metadata={
             "users": published.keys,
+            "users_left_out": len(user_ids) - published.keys,
             "users_unknown_to_model": int((~np.isin(user_ids, model.user_ids)).sum()),
             "keys_removed": published.removed,
             "model_version": header.version,

@@ -9,6 +9,8 @@ from serving.contract import Family, Id, Pairing, Publication, TopBuys
 
 def read_user_top_buys(client: Client, user_id: Id) -> TopBuys | None:
     """The published list of a user; None when there is none."""
+    if not contract.is_id(user_id):
+        return None
     return _top_buys(client, contract.user_top_buys_key(user_id))
 
 
@@ -20,7 +22,7 @@ def read_global_top_buys(client: Client) -> TopBuys | None:
 def read_bought_together(client: Client, product_id: Id) -> list[Pairing]:
     """The published list of a product, strongest first; empty when there is none."""
     record = read_publication(client, Family.BOUGHT_TOGETHER)
-    if record is None:
+    if record is None or not contract.is_id(product_id):
         return []
     members = client.zrange(
         contract.bought_together_key(product_id), 0, -1, desc=True, withscores=True
@@ -41,10 +43,10 @@ def _top_buys(client: Client, key: str) -> TopBuys | None:
 
 def listed_products(client: Client, product_ids: list[Id]) -> list[bool]:
     """For each product whether it has a published list."""
-    listed: list[bool] = []
-    for batch in batched(product_ids, BATCH):
+    listed: dict[Id, bool] = {}
+    for batch in batched(filter(contract.is_id, product_ids), BATCH):
         with client.pipeline(transaction=False) as pipeline:
             for product_id in batch:
                 pipeline.exists(contract.bought_together_key(product_id))
-            listed += map(bool, pipeline.execute())
-    return listed
+            listed.update(zip(batch, map(bool, pipeline.execute()), strict=True))
+    return [listed.get(product_id, False) for product_id in product_ids]

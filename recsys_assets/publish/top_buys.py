@@ -128,12 +128,14 @@ def personal_lists(
     product_ids: Ids,
     edition: Edition,
 ) -> Iterator[tuple[str, bytes]]:
-    """Redis keys and values of the users' lists."""
+    """Redis keys and values of the users' lists; users whose ids no key can hold are left out."""
     for block in lists:
         users = user_ids[block.first_row : block.first_row + len(block.products)].tolist()
         products = product_ids[block.products].tolist()
         scores = np.round(block.scores.astype(np.float64), 6).tolist()
         for user, user_products, user_scores in zip(users, products, scores, strict=True):
+            if not contract.is_id(user):
+                continue
             value = TopBuys(
                 source="personal",
                 model_version=edition.model_version,

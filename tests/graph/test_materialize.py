@@ -380,3 +380,25 @@ def companions(graph: Graph, product: int) -> Iterator[tuple[str, float]]:
         ).fetchall()
     for other, strength, _ in rows:
         yield other, strength
+
+
+def test_ids_that_no_key_can_hold_do_not_stop_the_others(graph: Graph):
+    endless = "x" * 201
+    with graph.database() as connection:
+        create_shop(
+            connection,
+            [
+                Order("a", "", ["bread", "", "new\nline"], day(1)),
+                Order("b", endless, ["bread", "jam", ""], day(1)),
+                Order("c", "anna", ["bread", "jam", endless], day(1)),
+            ],
+            id_type="text",
+            names={"bread": "Bread"},
+        )
+    done = graph.run(config=EVERY_PAIR)
+    assert done.success
+    assert set(failed_checks(done)) == {"users_covered"}  # which is a warning
+    published = graph.published()
+    assert [key for key in published if key.startswith("user:")] == ["user:anna:top_buys"]
+    assert [product for product, _ in published["product:bread:bought_together"]] == ["jam"]
+    assert metadata(done, "user_top_buys")["users_left_out"] == 2

@@ -56,3 +56,13 @@ def test_a_list_is_as_long_as_asked() -> None:
 def test_no_rules_are_no_lists() -> None:
     found = rules(np.array([11, 12, 13, 14], np.int64))
     assert dict(pairing_lists(found, top_consequents(found, 50, min_orders=7))) == {}
+
+
+def test_products_whose_ids_no_key_can_hold_are_left_out() -> None:
+    found = rules(np.array(["", "butter", "j\nam", "milk"], object))
+    assert dict(pairing_lists(found, top_consequents(found, 50))) == {}
+    found = rules(np.array(["bread", "butter", "j\nam", "milk"], object))
+    assert dict(pairing_lists(found, top_consequents(found, 50))) == {
+        "product:bread:bought_together": {"butter": 0.428571},
+        "product:butter:bought_together": {"bread": 0.428571},
+    }

@@ -179,3 +179,10 @@ def test_lists_as_redis_gets_them(
             {"product_id": ids[1], "score": 0.5},
         ],
     }
+
+
+def test_users_whose_ids_no_key_can_hold_are_left_out() -> None:
+    blocks = blended_top_n(USERS, PRODUCTS, PURCHASES, POPULARITY, own_weight=2, n=2)
+    user_ids = np.array(["", "anna", "x" * 201], object)
+    values = personal_lists(blocks, user_ids, np.array([1, 2, 3, 4], np.int64), EDITION)
+    assert [key for key, _ in values] == ["user:anna:top_buys"]
