@@ -82,7 +82,10 @@ def init() -> None:
     with open_session(redis=False) as session, session.shop() as (connection, shop):
         create_tables(connection, shop)
         hints = missing_indexes(connection, shop)
-    console.print(f"The shop: {shop.orders} and {shop.order_items}, ids {shop.order_id_type}.")
+    console.print(
+        f"The shop: {shop.orders} and {shop.order_items}; ids of orders are {shop.order_id_type},"
+        f" of users {shop.user_id_type}, of products {shop.product_id_type}."
+    )
     console.print(f"Ours: {shop.schema}.batch_metadata, {shop.schema}.user_product_interactions.")
     if hints:
         console.print(

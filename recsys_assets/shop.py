@@ -318,7 +318,8 @@ def _missing(
     if not columns:
         return ColumnMissingError(
             f"there is no table {table!r} that this user may see. Set"
-            f" RECSYS_{table_setting.upper()} to the shop's table."
+            f" RECSYS_{table_setting.upper()} to the shop's table, or load orders: recsys load-csv,"
+            " recsys load-sample."
         )
     return ColumnMissingError(
         f"table {table!r} has no column {name!r} (it has: {', '.join(columns)}). Set"
