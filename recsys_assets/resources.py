@@ -5,7 +5,7 @@ the code of the stages needs no Dagster. URLs come from environment variables, w
 shows by name and not by value.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -93,6 +93,24 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
         with self.connect() as connection:
             shop = inspect_shop(connection, self)
             return product_names(connection, shop, product_ids)
+
+    def side_by_side(self, lists: "Mapping[str, Sequence[Id]]", most: int = 5) -> str:
+        """The first products of a few lists by name, a Markdown table with a column for each."""
+        from recsys_assets.figures import markdown_table
+
+        names = self.product_names([i for products in lists.values() for i in products[:most]])
+        places = range(min(most, max(map(len, lists.values()), default=0)))
+        return markdown_table(
+            [
+                {
+                    title: names.get(str(products[place]), products[place])
+                    if place < len(products)
+                    else ""
+                    for title, products in lists.items()
+                }
+                for place in places
+            ]
+        )
 
 
 class RedisPublisher(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -34,6 +34,19 @@ class AlsModel:
     product_ids: Ids
 
 
+def nearest_products(model: AlsModel, products: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The ``n`` products nearest to each of ``products`` by cosine of factors, nearest first.
+
+    Positions in, positions out, queries x n; a product is not among its own. ``n`` is less than the
+    number of products.
+    """
+    norms = np.linalg.norm(model.product_factors, axis=1, keepdims=True)
+    directions = model.product_factors / np.where(norms > 0, norms, 1)
+    cosines = directions[products] @ directions.T
+    cosines[np.arange(len(products)), products] = -np.inf
+    return np.argsort(-cosines, axis=1, kind="stable")[:, :n]
+
+
 def fit_als(
     interactions: Interactions,
     parameters: AlsParameters,

@@ -15,8 +15,10 @@ from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
 
 if TYPE_CHECKING:
+    from recsys_assets.learn.als import AlsModel
     from recsys_assets.learn.baskets import BasketCounts, Baskets
     from recsys_assets.learn.itemsets import Itemsets
+    from recsys_assets.learn.matrix import Interactions
     from recsys_assets.learn.rules import BasketRules
 
 ALS_MODEL = "als_model"
@@ -92,9 +94,29 @@ def als_model(
             "seconds_reading": read - started,
             "seconds_fitting": fitted - read,
             "seconds": time.monotonic() - started,
+            "nearest_products": dg.MetadataValue.md(_nearest(model, interactions, shop)),
             "interactions_per_user": dg.MetadataValue.md(
                 histogram(per_user, title="Interactions per user", x="products bought", y="users")
             ),
+        }
+    )
+
+
+def _nearest(model: "AlsModel", interactions: "Interactions", shop: ShopDatabase) -> str:
+    """A table of what the model holds to be like the most bought products, by name."""
+    import numpy as np
+
+    from recsys_assets.learn.als import nearest_products
+
+    bought = np.asarray(interactions.matrix.sum(axis=0)).ravel()
+    best = np.argsort(-bought, kind="stable")[:3]
+    nearest = nearest_products(model, best, min(5, len(bought) - 1))
+    ids = model.product_ids
+    names = shop.product_names(ids[best].tolist())
+    return shop.side_by_side(
+        {
+            f"like {names.get(str(product), product)}": ids[row].tolist()
+            for product, row in zip(ids[best].tolist(), nearest, strict=True)
         }
     )
 

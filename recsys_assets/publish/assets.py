@@ -1,7 +1,6 @@
 """The assets of the stage publish: three families of keys in Redis."""
 
 import time
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recsys_assets.publish.redis_writer import Client
 
 
@@ -96,7 +97,6 @@ def user_top_buys(
             progress,
         )
         examples = _top_buys_of(client, user_ids[:: max(1, len(user_ids) // 3)][:3].tolist())
-    finished = time.monotonic()
     return dg.MaterializeResult(
         metadata={
             "users": published.keys,
@@ -106,9 +106,8 @@ def user_top_buys(
             "model_version": header.version,
             "orders_through": dg.MetadataValue.timestamp(watermark),
             "seconds_reading": read - started,
-            "seconds": finished - started,
-            "users_per_second": published.keys / (finished - read),
-            "examples": dg.MetadataValue.md(_side_by_side(shop, examples)),
+            "seconds": time.monotonic() - started,
+            "examples": dg.MetadataValue.md(shop.side_by_side(examples)),
         }
     )
 
@@ -134,7 +133,7 @@ def global_top_buys(
     """
     import numpy as np
 
-    from recsys_assets.figures import markdown_table, ranking
+    from recsys_assets.figures import ranking
     from recsys_assets.publish.popularity import popular_list
     from recsys_assets.publish.redis_writer import Edition, publish
 
@@ -152,8 +151,6 @@ def global_top_buys(
             popularity["product_id"].to_numpy(),
         )
     context.log.info(f"{len(popularity):,} products sold; the first {config.length} published")
-    best = popularity.slice(0, 10).to_pylist()
-    names = shop.product_names([row["product_id"] for row in best])
     return dg.MaterializeResult(
         metadata={
             "products_sold": len(popularity),
@@ -161,18 +158,7 @@ def global_top_buys(
             "model_version": edition.model_version,
             "orders_through": dg.MetadataValue.timestamp(watermark),
             "seconds": time.monotonic() - started,
-            "most_popular": dg.MetadataValue.md(
-                markdown_table(
-                    [
-                        {
-                            "product": names.get(str(row["product_id"]), row["product_id"]),
-                            "orders": row["orders"],
-                            "decayed": row["weight"],
-                        }
-                        for row in best
-                    ]
-                )
-            ),
+            "most_popular": dg.MetadataValue.md(_most_popular(shop, popularity)),
             "popularity": dg.MetadataValue.md(
                 ranking(
                     np.asarray(popularity["orders"]),
@@ -246,8 +232,26 @@ def bought_together(
             "model_version": header.version,
             "orders_through": dg.MetadataValue.timestamp(header.orders_through),
             "seconds": time.monotonic() - started,
-            "examples": dg.MetadataValue.md(_side_by_side(shop, examples)),
+            "examples": dg.MetadataValue.md(shop.side_by_side(examples)),
         }
+    )
+
+
+def _most_popular(shop: ShopDatabase, popularity: "pa.Table", most: int = 10) -> str:
+    """A table of the most popular products, by name."""
+    from recsys_assets.figures import markdown_table
+
+    best = popularity.slice(0, most).to_pylist()
+    names = shop.product_names([row["product_id"] for row in best])
+    return markdown_table(
+        [
+            {
+                "product": names.get(str(row["product_id"]), row["product_id"]),
+                "orders": row["orders"],
+                "decayed": row["weight"],
+            }
+            for row in best
+        ]
     )
 
 
@@ -260,22 +264,3 @@ def _top_buys_of(client: "Client", user_ids: list[Id]) -> dict[str, list[Id]]:
         for user_id in user_ids
         if (top_buys := read_user_top_buys(client, user_id))
     }
-
-
-def _side_by_side(shop: ShopDatabase, lists: Mapping[str, Sequence[Id]], most: int = 5) -> str:
-    """The first products of a few lists, by name, one column for each list."""
-    from recsys_assets.figures import markdown_table
-
-    names = shop.product_names([i for products in lists.values() for i in products[:most]])
-    places = range(min(most, max(map(len, lists.values()), default=0)))
-    return markdown_table(
-        [
-            {
-                title: names.get(str(products[place]), products[place])
-                if place < len(products)
-                else ""
-                for title, products in lists.items()
-            }
-            for place in places
-        ]
-    )

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 
-from recsys_assets.learn.als import AlsParameters, fit_als
+from recsys_assets.learn.als import AlsModel, AlsParameters, fit_als, nearest_products
 from recsys_assets.learn.matrix import Interactions
 
 
@@ -67,3 +67,11 @@ def test_every_iteration_is_reported() -> None:
 def test_nothing_to_learn_from_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="materialize user_product_interactions"):
         fit_als(interactions(np.zeros((2, 3))), AlsParameters())
+
+
+def test_the_nearest_products_point_the_same_way() -> None:
+    factors = np.array([[1, 0], [0, 3], [5, 1], [0, 0], [-1, 0]], np.float32)
+    ids = np.arange(5, dtype=np.int64)
+    model = AlsModel(np.zeros((1, 2), np.float32), factors, ids[:1], ids)
+    # Cosines with the first: 0, 0.98, 0, -1; with the last: -1, 0, -0.98, 0.
+    assert nearest_products(model, np.array([0, 4]), 3).tolist() == [[2, 1, 3], [1, 3, 2]]
