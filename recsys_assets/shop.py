@@ -85,15 +85,22 @@ class Shop:
             purchases=self.purchases(),
         )
 
-    def basket_lines(self) -> sql.Composed:
-        """SELECT of (order_id, product_id) of all purchases, guests' included."""
+    def basket_lines(self, since: datetime | None = None) -> sql.Composed:
+        """SELECT of (order_id, product_id) of all purchases, guests' included.
+
+        ``since`` narrows them to those of orders created then or later, which an index answers.
+        """
+        created_at = sql.Identifier("o", self.created_at)
+        where = (
+            sql.SQL("AND {} >= {}").format(created_at, sql.Literal(since)) if since else EVERYTHING
+        )
         return sql.SQL(
             "SELECT {order_id} AS order_id, {product_id} AS product_id"
             " FROM ({purchases}) AS counted"
         ).format(
             order_id=plain_id("order_id", self.order_id_type),
             product_id=plain_id("product_id", self.product_id_type),
-            purchases=self.purchases(),
+            purchases=self.purchases(where),
         )
 
     def changed_orders(self, since: datetime | None) -> sql.Composed:
@@ -238,19 +245,37 @@ def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop
     )
 
 
-def missing_indexes(connection: psycopg.Connection, shop: Shop) -> list[str]:
-    """Statements that create the indexes which an incremental refresh would use, where missing."""
+def missing_indexes(
+    connection: psycopg.Connection, shop: Shop, *, baskets_windowed: bool = False
+) -> list[str]:
+    """Statements that create the indexes which an incremental refresh would use, where missing.
+
+    One on the time of creation is among them where a refresh asks for that: when only baskets of a
+    window are read (``baskets_windowed``), and when there are orders without a time of change.
+    """
     wanted = [
         (shop.orders, shop.changed_at),
         (shop.orders, shop.user_id),
         (shop.order_items, shop.item_order_id),
     ]
+    if shop.updated_at and (baskets_windowed or _never_updated(connection, shop)):
+        wanted.insert(1, (shop.orders, shop.created_at))
     return [
         f"CREATE INDEX CONCURRENTLY ON {identifier(table).as_string(connection)}"
         f" ({sql.Identifier(column).as_string(connection)});"
         for table, column in wanted
         if not _is_indexed(connection, table, column)
     ]
+
+
+def _never_updated(connection: psycopg.Connection, shop: Shop) -> bool:
+    """Whether there are orders that have no time of change."""
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NULL)").format(
+            identifier(shop.orders), sql.Identifier(shop.changed_at)
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _is_indexed(connection: psycopg.Connection, table: str, column: str) -> bool:
