@@ -36,6 +36,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Produ
 Households = Annotated[
     int | None, typer.Option(min=1, help="Only the first N households of the sample.")
 ]
+Rate = Annotated[float, typer.Option(min=0.001, help="Orders a second, on average.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 EXISTING: Any = {"exists": True, "dir_okay": False, "readable": True}
 
@@ -48,22 +49,31 @@ def demo(
     households: Households = None,
     ui_port: Port = 3000,
     api_port: Port = 8000,
+    simulated: Annotated[
+        bool,
+        typer.Option("--simulate/--no-simulate", help="Let orders come in while it stays up."),
+    ] = True,
+    rate: Rate = 0.5,
 ) -> None:
     """Load the sample shop, materialize everything, show it, and stay up with UI and API.
 
-    1.47 million real order lines of 2,469 households. A second run reuses what is there.
+    1.47 million real order lines of 2,469 households. Those of the last four weeks come in as new
+    orders while it stays up. A second run reuses what is there.
     """
-    from recsys_assets.console import bar_for_each, bars, print_examples
-    from recsys_assets.local.sample_shop import load_sample
+    from recsys_assets.console import print_examples
+    from recsys_assets.demo import ALL_LOADED, is_published, load_demo
 
     with open_session() as session:
-        with session.database() as connection, bars(console) as shown:
-            load_sample(connection, households=households, progress=bar_for_each(shown))
-        if not _is_published(session):
+        sample = load_demo(console, session, households)
+        if not is_published(session):
             _materialize()
         print_examples(console, session)
-        if not leave:
-            _stay_up(session, ui_port, api_port, automation=True)
+        if leave:
+            return
+        if simulated and sample.until is None:
+            console.print(f"\n{ALL_LOADED}", highlight=False)
+        orders_rate = rate if simulated and sample.until else None
+        _stay_up(session, ui_port, api_port, automation=True, orders_rate=orders_rate)
 
 
 @app.command()
@@ -81,7 +91,8 @@ def init() -> None:
 
     with open_session(redis=False) as session, session.shop() as (connection, shop):
         create_tables(connection, shop)
-        hints = missing_indexes(connection, shop)
+        windowed = session.settings.basket_window is not None
+        hints = missing_indexes(connection, shop, baskets_windowed=windowed)
     console.print(
         f"The shop: {shop.orders} and {shop.order_items}; ids of orders are {shop.order_id_type},"
         f" of users {shop.user_id_type}, of products {shop.product_id_type}."
@@ -101,10 +112,14 @@ def load_sample_shop(
     replace: Annotated[
         bool, typer.Option(help="Drop the tables orders, order_items and products first.")
     ] = False,
+    hold_back_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=364, help="Leave out the last N days, for recsys simulate."),
+    ] = None,
 ) -> None:
     """Load the sample shop into the tables orders, order_items and products."""
     from recsys_assets.console import bar_for_each, bars
-    from recsys_assets.local.sample_shop import load_sample
+    from recsys_assets.local.sample_shop import load_sample, start_of_last
     from recsys_assets.shop import inspect_shop
     from recsys_assets.tables import forget_orders
 
@@ -114,13 +129,36 @@ def load_sample_shop(
         bars(console) as shown,
     ):
         counts = load_sample(
-            connection, households=households, replace=replace, progress=bar_for_each(shown)
+            connection,
+            households=households,
+            until=start_of_last(hold_back_days) if hold_back_days else None,
+            replace=replace,
+            progress=bar_for_each(shown),
         )
         if replace:
             forget_orders(connection, inspect_shop(connection, session.settings))
     console.print(
         f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
     )
+
+
+@app.command()
+def simulate(
+    rate: Rate = 5.0,
+    orders: Annotated[
+        int | None, typer.Option(min=1, help="End after N orders; all that are left by default.")
+    ] = None,
+    burst: Annotated[int, typer.Option(min=0, help="The first N come in at once.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the moments at which orders come in.")] = 0,
+) -> None:
+    """Let the orders come in that load-sample has held back, real ones in their real order.
+
+    Goes on where it was stopped; Ctrl-C stops it.
+    """
+    from recsys_assets.demo import let_orders_come_in
+
+    with open_session(redis=False) as session:
+        let_orders_come_in(console, session, rate=rate, most=orders, burst=burst, seed=seed)
 
 
 @app.command("load-csv")
@@ -283,21 +321,14 @@ def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None
     console.print(f"{count} {what} in {total:.1f} s, run {batch.run_id}")
 
 
-def _is_published(session: Session) -> bool:
-    """Whether every artifact is there, and every family published from orders up to the latest."""
-    from recsys_assets.learn.artifacts import artifact_path
-    from recsys_assets.publish.redis_reader import read_publication
-    from recsys_assets.status import ARTIFACTS
-    from serving.contract import Family
-
-    with session.shop() as (connection, shop), session.redis() as client:
-        latest = connection.execute(shop.last_change()).fetchone()
-        records = [read_publication(client, family) for family in Family]
-    made = all(artifact_path(session.settings.data_dir, name).exists() for name in ARTIFACTS)
-    return made and all(record and (record.orders_through,) == latest for record in records)
-
-
-def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool) -> None:
+def _stay_up(
+    session: Session,
+    ui_port: int,
+    api_port: int,
+    *,
+    automation: bool,
+    orders_rate: float | None = None,
+) -> None:
     import os
 
     from recsys_assets.local.processes import running_system
@@ -305,11 +336,23 @@ def _stay_up(session: Session, ui_port: int, api_port: int, *, automation: bool)
     os.environ["RECSYS_AUTOMATION_ENABLED"] = str(automation).lower()
     logs = session.settings.state_dir / "logs"
     console.print("\nStarting the Dagster UI, its daemon and the API ...")
-    with running_system(project_root(), logs, dagster_port=ui_port, api_port=api_port) as local:
+    simulator = ("recsys", "simulate", "--rate", str(orders_rate))
+    with running_system(
+        project_root(),
+        logs,
+        dagster_port=ui_port,
+        api_port=api_port,
+        extra={"simulator": simulator} if orders_rate else None,
+    ) as local:
         console.print(f"Dagster UI  {local.dagster}/asset-groups")
         console.print(f"API         {local.api}/")
         console.print(f"            {local.api}/api/recommendations/top-buys/?user_id=1")
         console.print(f"Logs        {logs}")
+        if orders_rate:
+            console.print(f"\nOrders come in at {orders_rate:g}/s: tail -f {logs}/simulator.log")
+            console.print(
+                f"To stop them: kill {local.pid('simulator')}   (or recsys demo --no-simulate)"
+            )
         console.print("\nCtrl-C ends all of it.")
         with suppress(KeyboardInterrupt):
             local.watch()

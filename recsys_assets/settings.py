@@ -83,6 +83,12 @@ class ShopSettings(BaseModel):
     max_basket_products: int = Field(
         100, ge=2, description="distinct products of a mined basket, at most"
     )
+    basket_window_days: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="days before the latest change whose orders are mined; unset: all orders",
+    )
     statement_timeout_seconds: float = Field(
         600.0,
         ge=0,
@@ -101,6 +107,11 @@ class ShopSettings(BaseModel):
     def half_life(self) -> timedelta:
         """``half_life_days`` as a duration."""
         return timedelta(days=self.half_life_days)
+
+    @property
+    def basket_window(self) -> timedelta | None:
+        """``basket_window_days`` as a duration; None: no window."""
+        return None if self.basket_window_days is None else timedelta(days=self.basket_window_days)
 
     @property
     def overlap(self) -> timedelta:

@@ -169,7 +169,8 @@ def basket_rules(
     """Frequent itemsets of the orders and their rules: support, confidence, lift, strength.
 
     Baskets of 2 to 100 distinct products count (RECSYS_MIN_BASKET_PRODUCTS and
-    RECSYS_MAX_BASKET_PRODUCTS); guests' orders are included.
+    RECSYS_MAX_BASKET_PRODUCTS), of all orders or of the latest (RECSYS_BASKET_WINDOW_DAYS); guests'
+    orders are included.
     """
     from recsys_assets.learn.artifacts import Header, to_arrays
 
@@ -177,9 +178,11 @@ def basket_rules(
     last_change = shop.last_change()
     if last_change is None:
         raise ShopError("the shop has no orders: there are no baskets to mine")
-    baskets, counts = _read_baskets(shop)
+    since = last_change - shop.basket_window if shop.basket_window else None
+    baskets, counts = _read_baskets(shop, since)
     context.log.info(
-        f"{counts.baskets:,} baskets of {counts.orders:,} orders; left out: {counts.too_small:,}"
+        f"{counts.baskets:,} baskets of {counts.orders:,} orders"
+        f"{f' since {since}' if since else ''}; left out: {counts.too_small:,}"
         f" with fewer than {shop.min_basket_products} products, {counts.too_large:,} with more"
         f" than {shop.max_basket_products}"
     )
@@ -187,18 +190,8 @@ def basket_rules(
     itemsets, rules = _mine(baskets, config)
     mined = time.monotonic()
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
-    header = Header(
-        name=BASKET_RULES,
-        created_at=datetime.now(UTC),
-        orders_through=last_change,
-        parameters={
-            **config.model_dump(exclude={"engine"}),
-            "engine": config.engine.value,
-            "min_orders": itemsets.min_orders,
-            "min_basket_products": shop.min_basket_products,
-            "max_basket_products": shop.max_basket_products,
-        },
-    )
+    parameters = _mining_parameters(config, shop) | {"min_orders": itemsets.min_orders}
+    header = Header(BASKET_RULES, datetime.now(UTC), last_change, parameters)
     path = artifacts.save(header, to_arrays(rules))
     return dg.MaterializeResult(
         metadata={
@@ -206,6 +199,7 @@ def basket_rules(
             "baskets": counts.baskets,
             "baskets_too_small": counts.too_small,
             "baskets_too_large": counts.too_large,
+            "basket_window_days": shop.basket_window_days,
             "min_orders": itemsets.min_orders,
             "itemsets": sum(len(orders) for orders in itemsets.orders),
             "rules": len(rules.orders),
@@ -222,17 +216,30 @@ def basket_rules(
     )
 
 
-def _read_baskets(shop: ShopDatabase) -> "tuple[Baskets, BasketCounts]":
-    """The baskets of all counting orders, and how many were left out for their size."""
+def _read_baskets(shop: ShopDatabase, since: datetime | None) -> "tuple[Baskets, BasketCounts]":
+    """The baskets of all counting orders since then, and how many were left out for their size."""
     from recsys_assets.learn.baskets import baskets_from_lines
 
-    lines = shop.read(lambda s: s.basket_lines())
+    lines = shop.read(lambda s: s.basket_lines(since))
+    if since and not len(lines):
+        raise ShopError(
+            f"no order since {since:%Y-%m-%d %H:%M} counts: set RECSYS_BASKET_WINDOW_DAYS to more"
+            f" than {shop.basket_window_days:g}"
+        )
     return baskets_from_lines(
         lines["order_id"],
         lines["product_id"],
         min_products=shop.min_basket_products,
         max_products=shop.max_basket_products,
     )
+
+
+def _mining_parameters(config: MiningConfig, shop: ShopDatabase) -> dict[str, Any]:
+    """What the rules depend on beside the orders."""
+    sizes = shop.model_dump(
+        include={"min_basket_products", "max_basket_products", "basket_window_days"}
+    )
+    return {**config.model_dump(exclude={"engine"}), "engine": config.engine.value, **sizes}
 
 
 def _mine(baskets: "Baskets", config: MiningConfig) -> "tuple[Itemsets, BasketRules]":

@@ -1,12 +1,14 @@
 """The shop's tables as the settings describe them, in real PostgreSQL."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from recsys_assets.database import connect
 from recsys_assets.settings import ShopSettings
@@ -24,6 +26,29 @@ from tests.shops import Order, add_orders, create_shop, day, id_of
 def connection(database_url: str) -> Iterator[psycopg.Connection]:
     with closing(connect(database_url)) as connection:
         yield connection
+
+
+LAST_OF_MANY = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=20_000)
+
+
+def create_many_orders(connection: psycopg.Connection, timestamp_type: str = "timestamptz") -> None:
+    """20,000 orders, one a minute, with three lines each: so many that an index is worth it."""
+    create_shop(connection, timestamp_type=timestamp_type)
+    connection.execute(
+        "INSERT INTO orders SELECT i, i, 'paid', t, t FROM generate_series(1, 20000) AS i,"
+        " LATERAL (SELECT timestamptz '2020-01-01' + i * interval '1 minute' AS t)"
+    )
+    connection.execute(
+        "INSERT INTO order_items SELECT i, p, 1 FROM generate_series(1, 20000) AS i,"
+        " generate_series(1, 3) AS p"
+    )
+    connection.execute("ANALYZE")
+
+
+def plan_of(connection: psycopg.Connection, query: sql.Composed) -> str:
+    """How PostgreSQL would answer the query, a line per step."""
+    rows = connection.execute(b"EXPLAIN " + query.as_bytes()).fetchall()
+    return "\n".join(step for (step,) in rows)
 
 
 def inspect(connection: psycopg.Connection, **settings: Any) -> Shop:
@@ -225,6 +250,35 @@ def test_basket_lines_are_distinct_and_guests_count(connection: psycopg.Connecti
     assert sorted(lines) == [(order, five), (order, six)]
 
 
+@pytest.mark.parametrize("timestamp_type", ["timestamptz", "timestamp"])
+def test_baskets_of_a_window(connection: psycopg.Connection, timestamp_type: str) -> None:
+    create_shop(
+        connection,
+        [
+            Order(1, 1, [5], day(1)),
+            Order(2, 1, [6], day(2)),
+            Order(3, None, [7], day(3)),
+        ],
+        timestamp_type=timestamp_type,
+    )
+    lines = connection.execute(inspect(connection).basket_lines(day(2))).fetchall()
+    assert sorted(lines) == [(2, 6), (3, 7)]
+
+
+@pytest.mark.parametrize("timestamp_type", ["timestamptz", "timestamp"])
+def test_an_index_finds_the_baskets_of_a_window(
+    connection: psycopg.Connection, timestamp_type: str
+) -> None:
+    create_many_orders(connection, timestamp_type)
+    connection.execute("CREATE INDEX orders_created_at ON orders (created_at)")
+    connection.execute("CREATE INDEX order_items_order_id ON order_items (order_id)")
+    shop = inspect(connection)
+    windowed = plan_of(connection, shop.basket_lines(LAST_OF_MANY - timedelta(minutes=100)))
+    assert re.search("orders_created_at .*\n +Index Cond: .*created_at >= ", windowed)
+    assert "Seq Scan" not in windowed
+    assert "Seq Scan" in plan_of(connection, shop.basket_lines())
+
+
 # --- The latest change
 
 
@@ -265,16 +319,9 @@ def test_times_without_zone_are_utc(connection: psycopg.Connection, timestamp_ty
 
 
 def test_an_index_answers_for_the_latest_change(connection: psycopg.Connection) -> None:
-    create_shop(connection)
-    connection.execute(
-        "INSERT INTO orders SELECT i, i, 'paid', t, t FROM generate_series(1, 20000) AS i,"
-        " LATERAL (SELECT timestamptz '2020-01-01' + i * interval '1 minute' AS t)"
-    )
+    create_many_orders(connection)
     connection.execute("CREATE INDEX ON orders (updated_at)")
-    connection.execute("ANALYZE orders")
-    plan = str(
-        connection.execute(b"EXPLAIN " + inspect(connection).last_change().as_bytes()).fetchall()
-    )
+    plan = plan_of(connection, inspect(connection).last_change())
     assert "Index" in plan
     assert "Seq Scan" not in plan
 
@@ -298,17 +345,43 @@ def test_indexes_that_a_refresh_needs(connection: psycopg.Connection) -> None:
     assert missing_indexes(connection, shop) == []
 
 
+def columns_without_index(connection: psycopg.Connection, **windowed: bool) -> list[str]:
+    statements = missing_indexes(connection, inspect(connection), **windowed)
+    return [statement.split('"')[-2] for statement in statements]
+
+
+def test_a_window_needs_an_index_on_the_time_of_creation(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    wanted = ["updated_at", "created_at", "user_id", "order_id"]
+    assert columns_without_index(connection, baskets_windowed=True) == wanted
+    connection.execute("CREATE INDEX ON orders (created_at)")
+    wanted.remove("created_at")
+    assert columns_without_index(connection, baskets_windowed=True) == wanted
+
+
+def test_orders_never_updated_need_an_index_on_the_time_of_creation(
+    connection: psycopg.Connection,
+) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 1, [5], day(2))])
+    assert "created_at" not in columns_without_index(connection)
+    connection.execute("UPDATE orders SET updated_at = NULL WHERE id = 1")
+    assert columns_without_index(connection)[:2] == ["updated_at", "created_at"]
+
+
+def test_one_index_is_enough_for_a_shop_without_a_time_of_change(
+    connection: psycopg.Connection,
+) -> None:
+    create_shop(connection, without={"updated_at"})
+    wanted = ["created_at", "user_id", "order_id"]
+    assert columns_without_index(connection, baskets_windowed=True) == wanted
+
+
 def test_an_index_that_does_not_serve_is_none(connection: psycopg.Connection) -> None:
     create_shop(connection)
     connection.execute("CREATE INDEX ON orders (status, updated_at)")
     connection.execute("CREATE INDEX ON orders (user_id) WHERE status = 'paid'")
     connection.execute("CREATE INDEX ON order_items (order_id, product_id)")
-    assert [
-        statement.split('"')[-2] for statement in missing_indexes(connection, inspect(connection))
-    ] == [
-        "updated_at",
-        "user_id",
-    ]
+    assert columns_without_index(connection) == ["updated_at", "user_id"]
 
 
 # --- Names

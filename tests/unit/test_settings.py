@@ -27,6 +27,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "overlap_minutes": ("0", 0.0),
     "min_basket_products": ("3", 3),
     "max_basket_products": ("50", 50),
+    "basket_window_days": ("365.5", 365.5),
     "statement_timeout_seconds": ("1.5", 1.5),
     "database_url": ("postgresql://shop/db", "postgresql://shop/db"),
     "redis_url": ("redis://cache/1", "redis://cache/1"),
@@ -63,6 +64,8 @@ def test_every_setting_is_read_from_its_variable(
         ("overlap_minutes", "inf"),
         ("min_basket_products", "1"),
         ("max_basket_products", "2.5"),
+        ("basket_window_days", "0"),
+        ("basket_window_days", "inf"),
         ("kept_artifacts", "0"),
         ("statement_timeout_seconds", "-5"),
         ("statement_timeout_seconds", "inf"),
@@ -103,6 +106,8 @@ def test_relative_folders_start_from_the_project(
 
 
 def test_durations() -> None:
-    settings = ShopSettings(half_life_days=1.5, overlap_minutes=0.5)
+    settings = ShopSettings(half_life_days=1.5, overlap_minutes=0.5, basket_window_days=2)
     assert settings.half_life == timedelta(hours=36)
     assert settings.overlap == timedelta(seconds=30)
+    assert settings.basket_window == timedelta(days=2)
+    assert ShopSettings().basket_window is None
