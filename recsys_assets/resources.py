@@ -142,8 +142,8 @@ class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return save_artifact(Path(self.folder), header, arrays, keep=self.keep)
 
-    def load(self, name: str) -> "tuple[Header, dict[str, Any]]":
-        """The current version of an artifact."""
+    def load(self, name: str, version: str | None = None) -> "tuple[Header, dict[str, Any]]":
+        """The current version of an artifact, or the kept ``version``."""
         from recsys_assets.learn.artifacts import load_artifact
 
-        return load_artifact(Path(self.folder), name)
+        return load_artifact(Path(self.folder), name, version)

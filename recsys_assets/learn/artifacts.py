@@ -1,17 +1,21 @@
 """Versioned, atomic pickles of plain arrays, read through an allow-list.
 
-An artifact is a header and named arrays. ``<name>.pkl`` is what the last good run made;
-``<name>-<version>.pkl`` beside it are the kept versions, of which the newest is the same file.
+An artifact is a header and named arrays. ``<name>-<version>.pkl`` are the kept versions;
+``<name>.pkl`` beside them is the current one, which is the newest until an earlier one is made
+current again. Both names are hard links to one file, where the file system has them.
 Reading one never runs code: only numpy arrays and plain Python values are let through.
 """
 
+import filecmp
 import os
 import pickle
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
@@ -51,19 +55,44 @@ def artifact_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.pkl"
 
 
-def versions(folder: Path, name: str) -> list[Path]:
+def version_path(folder: Path, name: str, version: str) -> Path:
+    """Where a kept version of an artifact is."""
+    return folder / f"{name}-{version}.pkl"
+
+
+def versions(folder: Path, name: str) -> list[str]:
     """The kept versions of an artifact, newest first."""
-    pattern = re.compile(re.escape(name) + r"-\d{8}T\d{6}\.\d{6}Z\.pkl")
-    return sorted(p for p in folder.glob(f"{name}-*.pkl") if pattern.fullmatch(p.name))[::-1]
+    pattern = re.compile(re.escape(name) + r"-(\d{8}T\d{6}\.\d{6}Z)\.pkl")
+    found = (pattern.fullmatch(path.name) for path in folder.glob(f"{name}-*.pkl"))
+    return sorted((match[1] for match in found if match), reverse=True)
+
+
+def current_version(folder: Path, name: str) -> str | None:
+    """The kept version that is the current one, which need not load; None when it is none of them.
+
+    Told by the files alone: the same one under both names, or the same content.
+    """
+    current = artifact_path(folder, name)
+    paths = {version: version_path(folder, name, version) for version in versions(folder, name)}
+    for is_same in (os.path.samefile, partial(filecmp.cmp, shallow=False)):
+        for version, path in paths.items():
+            with suppress(OSError):  # one of the two is not there, or no longer
+                if is_same(path, current):
+                    return version
+    return None
 
 
 def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) -> Path:
-    """Write a new version, make it the current one, and remove all but the ``keep`` newest.
+    """Write a new version, make it the current one, and keep ``keep`` versions.
+
+    Kept are this one, the one that was current before it, and the newest of the others: after a
+    rollback, that earlier version is the last one known to be good.
 
     A reader sees the version before or this one, never a part: temporary file, fsync, rename.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    version = folder / f"{header.name}-{header.version}.pkl"
+    before = current_version(folder, header.name)
+    version = version_path(folder, header.name, header.version)
     with NamedTemporaryFile(dir=folder, prefix=f".{header.name}-", delete=False) as file:
         temporary = Path(file.name)
         try:
@@ -75,19 +104,20 @@ def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) ->
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    make_current(folder, header.name, version)
-    for old in versions(folder, header.name)[keep:]:
-        old.unlink(missing_ok=True)
+    make_current(folder, header.name, header.version)
+    kept = [header.version, before, *versions(folder, header.name)]
+    for old in list(dict.fromkeys(filter(None, kept)))[keep:]:
+        version_path(folder, header.name, old).unlink(missing_ok=True)
     return artifact_path(folder, header.name)
 
 
-def make_current(folder: Path, name: str, version: Path) -> None:
-    """Let ``<name>.pkl`` be this version, in one step."""
-    link = folder / f".{name}-{uuid4().hex}"
+def make_current(folder: Path, name: str, version: str) -> None:
+    """Let ``<name>.pkl`` be this kept version, in one step."""
+    path, link = version_path(folder, name, version), folder / f".{name}-{uuid4().hex}"
     try:
-        os.link(version, link)
+        os.link(path, link)
     except OSError:  # a file system without hard links
-        shutil.copyfile(version, link)
+        shutil.copyfile(path, link)
     link.replace(artifact_path(folder, name))
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -96,12 +126,27 @@ def make_current(folder: Path, name: str, version: Path) -> None:
         os.close(descriptor)
 
 
-def load_artifact(folder: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
-    """The current version of an artifact.
+def load_artifact(
+    folder: Path, name: str, version: str | None = None
+) -> tuple[Header, dict[str, NDArray[Any]]]:
+    """The current version of an artifact, or the ``version`` asked for.
 
     Raises :class:`ArtifactError` when there is none, or when the file is not one of ours.
     """
-    path = artifact_path(folder, name)
+    if version is None:
+        return _load(artifact_path(folder, name), name)
+    kept = versions(folder, name)
+    path = version_path(folder, name, version) if version in kept else artifact_path(folder, name)
+    header, arrays = _load(path, name)
+    if header.version != version:
+        raise ArtifactError(
+            f"{path} is version {header.version} of {name}, wanted is {version}; kept:"
+            f" {', '.join(kept) or 'none'}"
+        )
+    return header, arrays
+
+
+def _load(path: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file).load()
