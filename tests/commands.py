@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,8 @@ class Home:
 
     folder: Path
     more: Mapping[str, str] = field(default_factory=dict)
+    through: Sequence[str] = ()
+    """A program that each command is run through, such as ``prlimit``, with its arguments."""
 
     @property
     def state(self) -> Path:
@@ -73,7 +75,7 @@ class Home:
     def recsys(self, *arguments: object, fails: int = 0) -> str:
         """What a command prints, on both outputs; it must end with the exit code ``fails``."""
         done = subprocess.run(
-            [BIN / "recsys", *map(str, arguments)],
+            [*self.through, BIN / "recsys", *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -91,7 +93,7 @@ class Home:
         log = self.folder / "started.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [BIN / "recsys", *map(str, arguments)],
+                [*self.through, BIN / "recsys", *map(str, arguments)],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
