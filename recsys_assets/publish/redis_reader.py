@@ -2,7 +2,8 @@
 
 from typing import cast
 
-from recsys_assets.publish.redis_writer import BATCH, Client, batched
+from recsys_assets.publish.redis_client import Client
+from recsys_assets.publish.redis_pipe import BATCH, batched
 from serving import contract
 from serving.contract import Family, Id, Pairing, Publication, TopBuys
 

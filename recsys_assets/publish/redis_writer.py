@@ -2,33 +2,53 @@
 
 A reader never sees half a list or a moment without one: a string is SET, a sorted set replaced in
 MULTI/EXEC. Keys of the family that a publication no longer contains are removed after the new ones
-are written, and the record of the publication is written last. Works on a single server and on
-Redis Cluster; commands are pipelined in batches of bounded size.
+are written, and the record of the publication is written last: it is never ahead of the lists.
+Works on a single server and on Redis Cluster.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from redis import Redis, RedisCluster, RedisError
-from redis.exceptions import RedisClusterException
 
 from recsys_assets.learn.matrix import Ids, positions
+from recsys_assets.publish.redis_client import Client, RedisUnavailableError, connect, told
+from recsys_assets.publish.redis_pipe import (
+    BATCH,
+    Progress,
+    batched,
+    sorted_set_write,
+    string_write,
+    write_all,
+)
+from recsys_assets.publish.redis_reader import read_publication
 from serving import contract
-from serving.contract import Family, Publication
+from serving.contract import Family, Id, IdKind, Publication
 
-Client = Redis | RedisCluster
-Progress = Callable[[int], object]
+__all__ = [
+    "BATCH",
+    "Client",
+    "Edition",
+    "NotPublishedError",
+    "Progress",
+    "Published",
+    "RedisUnavailableError",
+    "batched",
+    "connect",
+    "finish",
+    "publish",
+    "publish_some",
+    "remove_others",
+    "write",
+]
 
-BATCH = 500
 
-_TIMEOUTS: Any = {"socket_connect_timeout": 5, "socket_timeout": 60}  # in seconds
-
-_Item = TypeVar("_Item")
+_KEYS = {
+    Family.USER_TOP_BUYS: contract.user_top_buys_key,
+    Family.BOUGHT_TOGETHER: contract.bought_together_key,
+}
 
 
 @dataclass(frozen=True)
@@ -48,27 +68,8 @@ class Published:
     removed: int
 
 
-class RedisUnavailableError(RuntimeError):
-    """Redis cannot be reached or refuses us: what it said, and what to do."""
-
-
-def connect(url: str) -> Client:
-    """A client of the server at ``url``, or of the cluster that it is a node of.
-
-    Raises :class:`RedisUnavailableError`.
-    """
-    try:
-        client = Redis.from_url(url, **_TIMEOUTS)
-        client.ping()
-        if not client.info("cluster").get("cluster_enabled"):
-            return client
-        client.close()
-        return RedisCluster.from_url(url, **_TIMEOUTS)
-    except (RedisError, RedisClusterException, ValueError) as error:  # the last: a malformed URL
-        raise RedisUnavailableError(
-            f"Redis cannot be reached: {error}. Check that it runs and that RECSYS_REDIS_URL is"
-            " right."
-        ) from error
+class NotPublishedError(RuntimeError):
+    """Some lists of a family were to be renewed that was never published as a whole."""
 
 
 def publish(
@@ -79,62 +80,70 @@ def publish(
     ids: Ids,
     progress: Progress = lambda _: None,
 ) -> Published:
-    """Publish a whole family: write its keys, remove those of ids not in ``ids``, record it.
+    """Publish a whole family: :func:`write` its keys, then :func:`finish`.
 
-    ``items`` are (key, JSON) or, for Bought Together, (key, {member: score}); ``ids`` are the
-    users or products, ascending. ``progress`` is told the number of keys written.
+    Raises :class:`RedisUnavailableError`.
     """
-    write = write_sorted_sets if family is Family.BOUGHT_TOGETHER else write_strings
-    keys = write(client, items, progress)
+    keys = write(client, family, items, progress)
+    return finish(client, family, edition, ids, keys)
+
+
+def write(
+    client: Client,
+    family: Family,
+    items: Iterable[tuple[str, Any]],
+    progress: Progress = lambda _: None,
+) -> int:
+    """Write the lists of a family, or some of them, each atomically; returns how many.
+
+    ``items`` are (key, JSON) or, for Bought Together, (key, {member: score}). ``progress`` is told
+    the number of keys written. Raises :class:`RedisUnavailableError` when Redis refuses one.
+    """
+    packed = sorted_set_write if family is Family.BOUGHT_TOGETHER else string_write
+    return write_all(client, (packed(key, value) for key, value in items), progress)
+
+
+def finish(client: Client, family: Family, edition: Edition, ids: Ids, keys: int) -> Published:
+    """Finish a publication whose lists are all written: remove the others, then record it.
+
+    ``ids`` are the users or products of the whole family, ascending; ``keys`` is the number of
+    their lists. Raises :class:`RedisUnavailableError`.
+    """
     removed = remove_others(client, family, ids)
-    record = Publication(
-        family=family,
-        model_version=edition.model_version,
-        generated_at=edition.generated_at,
-        orders_through=edition.orders_through,
-        finished_at=datetime.now(UTC),
-        keys=keys,
-        id_kind="integer" if ids.dtype == np.int64 else "text",
-    )
-    client.set(contract.publication_key(family), contract.encode_publication(record))
+    id_kind: IdKind = "integer" if ids.dtype == np.int64 else "text"
+    _record(client, family, edition, keys, id_kind)
     return Published(keys, removed)
 
 
-def write_strings(
-    client: Client, items: Iterable[tuple[str, bytes]], progress: Progress = lambda _: None
-) -> int:
-    """SET every (key, value); returns how many. ``progress`` is told the number written."""
-    written = 0
-    for batch in batched(items, BATCH):
-        with client.pipeline(transaction=False) as pipeline:
-            for key, value in batch:
-                pipeline.set(key, value)
-            pipeline.execute()
-        written += len(batch)
-        progress(written)
-    return written
-
-
-def write_sorted_sets(
+def publish_some(
     client: Client,
-    items: Iterable[tuple[str, Mapping[str, float]]],
-    progress: Progress = lambda _: None,
-) -> int:
-    """Replace every sorted set by its members and scores; returns how many.
+    family: Family,
+    edition: Edition,
+    items: Iterable[tuple[str, Any]],
+    gone_ids: Iterable[Id] = (),
+) -> Published:
+    """Renew some lists of users or products, remove those of ``gone_ids``, then record it.
 
-    Each key's DEL and ZADD are in one transaction; on a single server a batch of keys is.
+    ``items`` are as for :func:`write`, no key twice. Other keys are left alone, and the record
+    counts all: one that an earlier, interrupted call has created is not counted until the next
+    :func:`publish`. Raises :class:`NotPublishedError` when there was no publication of the family,
+    and :class:`RedisUnavailableError`.
     """
-    written = 0
+    with told("does not tell what is published"):
+        before = read_publication(client, family)
+    if before is None:
+        raise NotPublishedError(
+            f"Redis has no publication of {family.value} of which to renew a part:"
+            f" materialize {family.value} as a whole first."
+        )
+    written = replaced = 0
     for batch in batched(items, BATCH):
-        for group in _one_transaction_each(client, batch):
-            with client.pipeline(transaction=True) as pipeline:
-                for key, members in group:
-                    pipeline.delete(key)
-                    pipeline.zadd(key, dict(members))
-                pipeline.execute()
-        written += len(batch)
-        progress(written)
-    return written
+        replaced += _each(client, "exists", [key for key, _ in batch])
+        written += write(client, family, batch)
+    gone = map(_KEYS[family], filter(contract.is_id, gone_ids))
+    removed = sum(_each(client, "unlink", batch) for batch in batched(gone, BATCH))
+    _record(client, family, edition, before.keys + written - replaced - removed, before.id_kind)
+    return Published(written, removed)
 
 
 def remove_others(client: Client, family: Family, ids: Ids) -> int:
@@ -142,15 +151,35 @@ def remove_others(client: Client, family: Family, ids: Ids) -> int:
     removed = 0
     if family is Family.GLOBAL_TOP_BUYS:
         return removed
-    keys = client.scan_iter(match=contract.family_pattern(family), count=10_000)
-    for batch in batched(keys, BATCH):
-        texts = [contract.id_of_key(family, key.decode(errors="replace")) for key in batch]
-        gone = [key for key, kept in zip(batch, _among(texts, ids), strict=True) if not kept]
-        with client.pipeline(transaction=False) as pipeline:
-            for key in gone:
-                pipeline.unlink(key)
-            removed += sum(pipeline.execute())
+    with told("does not list its keys"):
+        keys = client.scan_iter(match=contract.family_pattern(family), count=10_000)
+        for batch in batched(keys, BATCH):
+            texts = [contract.id_of_key(family, key.decode(errors="replace")) for key in batch]
+            gone = [key for key, kept in zip(batch, _among(texts, ids), strict=True) if not kept]
+            removed += _each(client, "unlink", gone)
     return removed
+
+
+def _record(client: Client, family: Family, edition: Edition, keys: int, id_kind: IdKind) -> None:
+    record = Publication(
+        family=family,
+        model_version=edition.model_version,
+        generated_at=edition.generated_at,
+        orders_through=edition.orders_through,
+        finished_at=datetime.now(UTC),
+        keys=keys,
+        id_kind=id_kind,
+    )
+    with told("did not record the publication"):
+        client.set(contract.publication_key(family), contract.encode_publication(record))
+
+
+def _each(client: Client, command: str, keys: list[Any]) -> int:
+    """The sum of what a command that counts keys says of each; one for each, as clusters need."""
+    with told(f"refuses {command.upper()}"), client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.execute_command(command.upper(), key)
+        return sum(pipeline.execute())
 
 
 def _among(texts: list[str], ids: Ids) -> list[bool]:
@@ -161,22 +190,3 @@ def _among(texts: list[str], ids: Ids) -> list[bool]:
     numbers = [v if isinstance(v, int) and -(2**63) <= v < 2**63 else None for v in values]
     found = positions(ids, np.array([number or 0 for number in numbers], np.int64)) >= 0
     return [number is not None and bool(f) for number, f in zip(numbers, found, strict=True)]
-
-
-def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of up to ``size`` items, in order (``itertools.batched`` comes with Python 3.12)."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _one_transaction_each(
-    client: Client, batch: list[tuple[str, Mapping[str, float]]]
-) -> Iterable[list[tuple[str, Mapping[str, float]]]]:
-    if not isinstance(client, RedisCluster):
-        return [batch]
-    slots = defaultdict(list)
-    for item in batch:
-        slot = client.keyslot(item[0])  # type: ignore[no-untyped-call]
-        slots[slot].append(item)
-    return slots.values()

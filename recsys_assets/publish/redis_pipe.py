@@ -1,0 +1,202 @@
+"""Mass writes to Redis, about as fast as ``redis-cli --pipe`` makes them.
+
+Commands are packed here, for a client library's work on each costs more than Redis' own, and sent
+in batches of bounded size, in a cluster to all its nodes at once. Every reply is read. What a slot
+that moves or a connection that breaks left undone is sent again: each write replaces a whole key,
+so that it may well happen twice. Whatever else Redis answers ends the work.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from time import sleep
+from typing import Any, NamedTuple, TypeVar
+
+from redis import Redis, RedisCluster
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    MovedError,
+    RedisClusterException,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from recsys_assets.publish.redis_client import Client, unavailable
+
+Progress = Callable[[int], object]
+
+BATCH = 500
+BATCH_BYTES = 2**20
+
+_PAUSES = (0, 0.5, 2)  # seconds before each attempt; connecting has pauses of its own
+_PASSING = (
+    ConnectionError,
+    TimeoutError,
+    MovedError,
+    AskError,
+    TryAgainError,
+    ClusterDownError,
+    MasterDownError,
+    RedisClusterException,
+)
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+_MULTI_DEL = b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL\r\n"
+_EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+
+_Item = TypeVar("_Item")
+
+
+class Write(NamedTuple):
+    """The commands that replace one key, as they are sent, and how many replies they bring.
+
+    ``asked`` is the ``host:port`` of the node to ask while the key's slot moves there.
+    """
+
+    key: str
+    packed: bytes
+    replies: int
+    asked: str | None = None
+
+
+class Failure(NamedTuple):
+    """A write that Redis did not confirm, and why."""
+
+    write: Write
+    error: Exception
+
+
+def string_write(key: str, value: bytes) -> Write:
+    """SET ``key``."""
+    name = key.encode()
+    packed = b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+    return Write(key, packed % (len(name), name, len(value), value), replies=1)
+
+
+def sorted_set_write(key: str, members: Mapping[str, float]) -> Write:
+    """Replace a sorted set by ``members`` and their scores, in a transaction of DEL and ZADD."""
+    name = b"$%d\r\n%b\r\n" % (len(key.encode()), key.encode())
+    words = [word.encode() for member, score in members.items() for word in (repr(score), member)]
+    arguments = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+    zadd = b"*%d\r\n$4\r\nZADD\r\n" % (2 + len(words))
+    return Write(key, b"".join((_MULTI_DEL, name, zadd, name, arguments, _EXEC)), replies=4)
+
+
+def write_all(client: Client, writes: Iterable[Write], progress: Progress = lambda _: None) -> int:
+    """Carry out all writes; returns how many. ``progress`` is told the number carried out.
+
+    Raises :class:`RedisUnavailableError` when Redis refuses one, with Redis' own words.
+    """
+    written = 0
+    for batch in in_batches(writes):
+        write_batch(client, batch)
+        written += len(batch)
+        progress(written)
+    return written
+
+
+def in_batches(writes: Iterable[Write]) -> Iterator[list[Write]]:
+    """Batches of up to ``BATCH`` writes, each complete once it has ``BATCH_BYTES``."""
+    batch: list[Write] = []
+    size = 0
+    for write in writes:
+        batch.append(write)
+        size += len(write.packed)
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def write_batch(client: Client, batch: list[Write]) -> None:
+    """Carry out every write, some of them twice if need be; errors as :func:`write_all`."""
+    failures = [Failure(write, ConnectionError("not sent yet")) for write in batch]
+    for attempt, pause in enumerate(_PAUSES):
+        sleep(pause)
+        writes = [_redirected(*failure) for failure in failures]
+        failures = _attempt(client, writes, again=attempt > 0)
+        if not failures:
+            return
+        if refused := [f for f in failures if not isinstance(f.error, _PASSING)]:
+            failures = refused
+            break
+    write, error = failures[0]
+    raise unavailable(f"did not write {write.key}", error) from error
+
+
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of up to ``size`` items, in order (``itertools.batched`` comes with Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _redirected(write: Write, error: Exception) -> Write:
+    asked = f"{error.host}:{error.port}" if isinstance(error, AskError) else None
+    return write._replace(asked=asked)
+
+
+def _attempt(client: Client, writes: list[Write], *, again: bool) -> list[Failure]:
+    """Send all, then read all replies; returns what was not confirmed."""
+    try:
+        if again and isinstance(client, RedisCluster):
+            client.nodes_manager.initialize()
+        shares = _shares(client, writes)
+        with ExitStack() as stack:
+            connections = [stack.enter_context(_borrowed(node)) for node in shares]
+            for connection, share in zip(connections, shares.values(), strict=True):
+                parts = [_ASKING + w.packed if w.asked else w.packed for w in share]
+                connection.send_packed_command([b"".join(parts)])
+            return [
+                Failure(write, error)
+                for connection, share in zip(connections, shares.values(), strict=True)
+                for write in share
+                if (error := _first_error(connection, write.replies + bool(write.asked)))
+            ]
+    except _PASSING as error:
+        return [Failure(write, error) for write in writes]
+
+
+def _shares(client: Client, writes: list[Write]) -> dict[Redis, list[Write]]:
+    """The writes by the node that holds their keys."""
+    if not isinstance(client, RedisCluster):
+        return {client: writes}
+    cluster: Any = client  # whose methods have no types
+    shares = defaultdict(list)
+    for write in writes:
+        asked = cluster.get_node(node_name=write.asked) if write.asked else None
+        node = asked or cluster.get_node_from_key(write.key)
+        shares[client.get_redis_connection(node)].append(write)
+    return shares
+
+
+@contextmanager
+def _borrowed(node: Redis) -> Iterator[Any]:
+    """A connection of the node's pool; closed when the block fails, for replies may be unread."""
+    connection: Any = node.connection_pool.get_connection()
+    try:
+        yield connection
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        node.connection_pool.release(connection)
+
+
+def _first_error(connection: Any, replies: int) -> ResponseError | None:
+    """Read so many replies; the first error in them is the cause of those that follow."""
+    errors: list[ResponseError] = []
+    for _ in range(replies):
+        try:
+            reply = connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            errors.append(error)
+        else:
+            if isinstance(reply, list):  # what EXEC brings
+                errors += [each for each in reply if isinstance(each, ResponseError)]
+    return errors[0] if errors else None
