@@ -39,6 +39,10 @@ Households = Annotated[
 Rate = Annotated[float, typer.Option(min=0.001, help="Orders a second, on average.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 EXISTING: Any = {"exists": True, "dir_okay": False, "readable": True}
+RunConfig = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.", **EXISTING),
+]
 
 
 @app.command()
@@ -194,10 +198,7 @@ def materialize(
     assets: Annotated[
         list[str] | None, typer.Argument(help="Assets; all when none is named.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.", **EXISTING),
-    ] = None,
+    config: RunConfig = None,
 ) -> None:
     """Materialize assets in dependency order: interactions, models, lists.
 
@@ -206,6 +207,36 @@ def materialize(
     run_config = _read_yaml(config) if config else {}
     with open_session():
         _materialize(tuple(assets or ()), run_config)
+
+
+@app.command()
+def rollback(
+    artifact: Annotated[str, typer.Argument(help="als_model or basket_rules")],
+    to: Annotated[
+        str | None, typer.Option(help="A kept version; default: the one before the current.")
+    ] = None,
+    config: RunConfig = None,
+) -> None:
+    """Make an earlier version of a model current again and publish its lists.
+
+    Without --to, a second rollback goes one version further back.
+    """
+    from recsys_assets.batch import UsageError
+    from recsys_assets.dagster_storage import open_instance
+    from recsys_assets.definitions import build_definitions
+    from recsys_assets.rollback import roll_back
+
+    run_config = _read_yaml(config) if config else {}
+    with open_session() as session, open_instance() as instance:
+        folder = session.settings.data_dir
+        definitions = build_definitions()
+        try:
+            done = roll_back(
+                definitions, instance, console, folder, artifact, to=to, config=run_config
+            )
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from error
+    console.print(f"Its lists are published, run {done.run_id}")
 
 
 @app.command()

@@ -72,8 +72,9 @@ def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
     except ArtifactError as error:
         return str(error), None
     size = artifact_path(settings.data_dir, name).stat().st_size
-    kept = len(versions(settings.data_dir, name))
-    return f"{size / 1e6:.1f} MB, {kept} kept", header.orders_through
+    kept = versions(settings.data_dir, name)
+    back = ", rolled back" if kept and kept[0] > header.version else ""
+    return f"{header.version}{back}, {size / 1e6:.1f} MB, {len(kept)} kept", header.orders_through
 
 
 def _family(client: Client, family: Family) -> tuple[str, datetime | None]:

@@ -37,7 +37,9 @@ class Graph:
             {
                 "shop": ShopDatabase(url=self.database_url, **shop),
                 "redis": RedisPublisher(url=self.redis_url),
-                "artifacts": ArtifactStore(folder=str(self.folder), keep=2),
+                "artifacts": ArtifactStore(
+                    folder=str(self.folder), keep=self.settings.kept_artifacts
+                ),
             },
         )
 

@@ -160,7 +160,7 @@ def _load(path: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
     except Exception as error:  # a damaged pickle can raise anything
         raise ArtifactError(
             f"{path} is damaged or not an artifact of this project ({error}): materialize {name},"
-            " or put an earlier version in its place"
+            f" or go back to an earlier version: recsys rollback {name}"
         ) from error
     if not sound or header.format != FORMAT:
         raise ArtifactError(
