@@ -39,7 +39,7 @@ from threadpoolctl import threadpool_limits
 from recsys_assets import tables
 from recsys_assets.database import connect, read_arrow
 from recsys_assets.definitions import build_definitions
-from recsys_assets.ingest.interactions import orders_watermark
+from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.learn.als import AlsModel, AlsParameters
 from recsys_assets.learn.artifacts import from_arrays, load_artifact
 from recsys_assets.learn.matrix import interactions_from_arrow

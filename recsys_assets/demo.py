@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from recsys_assets.console import bar_for_each, bars
-from recsys_assets.ingest.interactions import orders_watermark
+from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.learn.artifacts import artifact_path
 from recsys_assets.local.sample_shop import Sample, load_sample, loaded_sample, start_of_last
 from recsys_assets.local.simulator import Order, come_in, waiting_orders

@@ -34,8 +34,9 @@ class Progress:
         self._log, self._what, self._total, self._seconds = log, what, total, seconds
         self._started = self._logged = time.monotonic()
 
-    def __call__(self, done: int) -> None:
-        """``done`` units are done."""
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """``done`` units are done; of ``total``, where that is known only now."""
+        self._total = total if total is not None else self._total
         for watcher in _watchers:
             watcher(self._what, done, self._total)
         now = time.monotonic()

@@ -52,7 +52,7 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
 
     def processed_through(self) -> datetime | None:
         """The time up to which orders are in the interactions; None before the first refresh."""
-        from recsys_assets.ingest.interactions import orders_watermark
+        from recsys_assets.ingest.watermark import orders_watermark
 
         with self.connect() as connection:
             return orders_watermark(connection, inspect_shop(connection, self))

@@ -7,7 +7,7 @@ from :meth:`Shop.purchases`, so that "what counts as a purchase" has one home.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -17,6 +17,8 @@ from recsys_assets.database import ShopError, columns_of
 from recsys_assets.settings import ShopSettings
 
 EVERYTHING = sql.SQL("")
+# An order may be dated a little ahead of the database's clock, not years.
+LATEST_DATE = sql.SQL("now() + interval '1 day'")
 
 _INTEGER = re.compile("-?[0-9]{1,19}")
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -41,6 +43,7 @@ class Shop:
     item_order_id: str
     item_product_id: str
     quantity: str | None
+    quantity_type: str | None
     products: str | None
     products_id: str
     products_name: str
@@ -68,23 +71,6 @@ class Shop:
             ],
         }
 
-    def popularity(self, as_of: datetime, half_life: timedelta) -> sql.Composed:
-        """SELECT of (product_id, weight, orders) of all purchases, guests' included, best first.
-
-        ``weight`` is the number of purchases, each halved for every half-life before ``as_of``.
-        """
-        return sql.SQL(
-            "SELECT {product_id} AS product_id, sum(power(0.5::float8, least(1000, greatest(0,"
-            " extract(epoch FROM {as_of} - purchased_at)::float8 / {half_life})))) AS weight,"
-            " count(*) AS orders FROM ({purchases}) AS counted"
-            " GROUP BY counted.product_id ORDER BY weight DESC, counted.product_id"
-        ).format(
-            product_id=plain_id("product_id", self.product_id_type),
-            as_of=sql.Literal(as_of),
-            half_life=sql.Literal(half_life.total_seconds()),
-            purchases=self.purchases(),
-        )
-
     def basket_lines(self, since: datetime | None = None) -> sql.Composed:
         """SELECT of (order_id, product_id) of all purchases, guests' included.
 
@@ -104,13 +90,19 @@ class Shop:
         )
 
     def changed_orders(self, since: datetime | None) -> sql.Composed:
-        """SELECT of (user_id, changed_at) of orders changed at or after ``since``; None: of all."""
+        """SELECT of (order_id, changed_at, dated_ahead) of the orders changed since; None: of all.
+
+        ``dated_ahead`` says that the order was placed, as it says, more than a day from now.
+        """
         return sql.SQL(" UNION ALL ").join(
             sql.SQL(
-                "SELECT {user_id} AS user_id, {changed_at}::timestamptz AS changed_at"
+                "SELECT {order_id} AS order_id, {changed_at}::timestamptz AS changed_at,"
+                " {created_at} > {latest_date} AS dated_ahead"
                 " FROM {orders} WHERE {applies} AND {since}"
             ).format(
-                user_id=sql.Identifier(self.user_id),
+                order_id=sql.Identifier(self.order_id),
+                created_at=sql.Identifier(self.created_at),
+                latest_date=LATEST_DATE,
                 changed_at=changed_at,
                 orders=identifier(self.orders),
                 applies=applies,
@@ -150,12 +142,50 @@ class Shop:
     def purchases(self, where: sql.Composable = EVERYTHING) -> sql.Composed:
         """SELECT of (order_id, user_id, product_id, purchased_at), one row per counting purchase.
 
-        A purchase is a product in an order: an order of a counting status with at least one line of
-        that product whose quantity is above zero. ``user_id`` is null for guests. ``where`` narrows
-        it (a condition that starts with AND, over the aliases ``o`` and ``i``).
+        A purchase is a product in an order: an order of a counting status, dated no more than a day
+        ahead, with at least one line of that product whose quantity is above zero. ``user_id`` is
+        null for guests. ``where`` narrows it (a condition that starts with AND, over the aliases
+        ``o`` and ``i``).
         """
+        return sql.SQL(
+            "SELECT DISTINCT o.{order_id} AS order_id, o.{user_id} AS user_id,"
+            " i.{product_id} AS product_id, o.{created_at}::timestamptz AS purchased_at"
+            " FROM {lines} {where}"
+        ).format(
+            order_id=sql.Identifier(self.order_id),
+            user_id=sql.Identifier(self.user_id),
+            product_id=sql.Identifier(self.item_product_id),
+            created_at=sql.Identifier(self.created_at),
+            lines=self._counting_lines,
+            where=where,
+        )
+
+    def counted_orders(self, where: sql.Composable = EVERYTHING) -> sql.Composed:
+        """SELECT of (order_id, user_id, purchased_at, product_ids), one row per counting order.
+
+        The same purchases as :meth:`purchases`, those of an order in one ascending array.
+        """
+        return sql.SQL(
+            "SELECT o.{order_id} AS order_id, o.{user_id} AS user_id,"
+            " o.{created_at}::timestamptz AS purchased_at,"
+            " array_agg(DISTINCT i.{product_id}) AS product_ids"
+            " FROM {lines} {where} GROUP BY o.{order_id}, o.{user_id}, o.{created_at}"
+        ).format(
+            product_id=sql.Identifier(self.item_product_id),
+            lines=self._counting_lines,
+            where=where,
+            order_id=sql.Identifier(self.order_id),
+            user_id=sql.Identifier(self.user_id),
+            created_at=sql.Identifier(self.created_at),
+        )
+
+    @property
+    def _counting_lines(self) -> sql.Composed:
+        """FROM and WHERE of the lines that count, with the aliases ``o`` and ``i``."""
+        created_at = sql.Identifier(self.created_at)
         conditions: list[sql.Composable] = [
-            sql.SQL("o.{} IS NOT NULL").format(sql.Identifier(self.created_at)),
+            sql.SQL("o.{} > '-infinity'").format(created_at),
+            sql.SQL("o.{} <= {}").format(created_at, LATEST_DATE),
             sql.SQL("i.{} IS NOT NULL").format(sql.Identifier(self.item_product_id)),
         ]
         if self.status:
@@ -165,22 +195,18 @@ class Shop:
                 )
             )
         if self.quantity:
-            conditions.append(sql.SQL("i.{} > 0").format(sql.Identifier(self.quantity)))
+            quantity = sql.Identifier(self.quantity)
+            conditions.append(sql.SQL("i.{} > 0").format(quantity))
+            if not is_integer(self.quantity_type or ""):  # which PostgreSQL holds to be above all
+                conditions.append(sql.SQL("i.{} <> 'NaN'").format(quantity))
         return sql.SQL(
-            "SELECT DISTINCT o.{order_id} AS order_id, o.{user_id} AS user_id,"
-            " i.{product_id} AS product_id, o.{created_at}::timestamptz AS purchased_at"
-            " FROM {orders} o JOIN {items} i ON i.{item_order_id} = o.{order_id}"
-            " WHERE {conditions} {where}"
+            "{orders} o JOIN {items} i ON i.{item_order_id} = o.{order_id} WHERE {conditions}"
         ).format(
-            order_id=sql.Identifier(self.order_id),
-            user_id=sql.Identifier(self.user_id),
-            product_id=sql.Identifier(self.item_product_id),
-            created_at=sql.Identifier(self.created_at),
             orders=identifier(self.orders),
             items=identifier(self.order_items),
             item_order_id=sql.Identifier(self.item_order_id),
+            order_id=sql.Identifier(self.order_id),
             conditions=sql.SQL(" AND ").join(conditions),
-            where=where,
         )
 
 
@@ -235,6 +261,7 @@ def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop
         quantity=_optional(
             items, settings, "order_items_table", "order_items_quantity_column", "quantity"
         ),
+        quantity_type=items.get(settings.order_items_quantity_column or "quantity"),
         products=products if has_names else None,
         products_id=settings.products_id_column,
         products_name=settings.products_name_column,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from recsys_assets.automation import freshness_policies
 from recsys_assets.console import age, status_table
-from recsys_assets.ingest.interactions import orders_watermark
+from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_artifact, versions
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_writer import Client

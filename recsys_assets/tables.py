@@ -1,8 +1,13 @@
 """Our own tables beside the shop's: names, schemas, and the queries over them.
 
-- ``user_product_interactions``: one row per user and product, see
-  :mod:`recsys_assets.ingest.interactions`;
-- ``batch_metadata``: the watermark of the job that fills it, and what that depended on.
+- ``user_product_interactions``: one row per user and product, what the later stages learn from;
+- ``counted_orders``: every order that counts as purchases, as it was when it was last read: what a
+  changed order is compared with, and what the interactions are computed from;
+- ``product_popularity``: the decayed number of purchases of every product, guests' included;
+- ``changed_users``: users whose interactions have changed since their lists were published;
+- ``batch_metadata``: how far a job has got, and what its result depended on.
+
+How the first four are kept up is told in :mod:`recsys_assets.ingest`.
 """
 
 from datetime import datetime, timedelta
@@ -15,7 +20,12 @@ from recsys_assets.database import ShopError, columns_of
 from recsys_assets.shop import Shop, plain_id
 
 INTERACTIONS = "user_product_interactions"
+COUNTED_ORDERS = "counted_orders"
+POPULARITY = "product_popularity"
+CHANGED_USERS = "changed_users"
 BATCH_METADATA = "batch_metadata"
+# The job whose row in batch_metadata tells what the users' lists are published from.
+USER_TOP_BUYS = "user_top_buys"
 
 
 def interactions_table(shop: Shop) -> sql.Identifier:
@@ -23,9 +33,60 @@ def interactions_table(shop: Shop) -> sql.Identifier:
     return sql.Identifier(shop.schema, INTERACTIONS)
 
 
+def counted_orders_table(shop: Shop) -> sql.Identifier:
+    """Our table of counted orders, as an identifier."""
+    return sql.Identifier(shop.schema, COUNTED_ORDERS)
+
+
+def popularity_table(shop: Shop) -> sql.Identifier:
+    """Our table of popularity, as an identifier."""
+    return sql.Identifier(shop.schema, POPULARITY)
+
+
+def changed_users_table(shop: Shop) -> sql.Identifier:
+    """Our table of users to publish, as an identifier."""
+    return sql.Identifier(shop.schema, CHANGED_USERS)
+
+
 def batch_metadata_table(shop: Shop) -> sql.Identifier:
     """Our table of watermarks, as an identifier."""
     return sql.Identifier(shop.schema, BATCH_METADATA)
+
+
+# The score is above zero and at most the count (but for the last bits of a sum of ones).
+_TABLES = {
+    BATCH_METADATA: (
+        "job_name text PRIMARY KEY",
+        "last_processed_at timestamptz",
+        "parameters jsonb NOT NULL DEFAULT '{{}}'",
+    ),
+    INTERACTIONS: (
+        "user_id {user_id} NOT NULL",
+        "product_id {product_id} NOT NULL",
+        "interaction_score double precision NOT NULL"
+        " CHECK (interaction_score > 0 AND interaction_score <= purchase_count * (1 + 1e-9))",
+        "purchase_count integer NOT NULL",
+        "last_updated_at timestamptz NOT NULL",
+        "PRIMARY KEY (user_id, product_id)",
+    ),
+    COUNTED_ORDERS: (
+        "order_id {order_id} NOT NULL",
+        "user_id {user_id}",
+        "purchased_at timestamptz NOT NULL",
+        "product_ids {product_id}[] NOT NULL",
+    ),
+    POPULARITY: (
+        "product_id {product_id} PRIMARY KEY",
+        "purchase_count integer NOT NULL",
+        "weight double precision NOT NULL",
+        "last_updated_at timestamptz NOT NULL",
+    ),
+    CHANGED_USERS: ("user_id {user_id} PRIMARY KEY", "change bigint NOT NULL"),
+}
+_INDEXES = {
+    COUNTED_ORDERS: ("(order_id)", "(user_id)"),
+    POPULARITY: ("(product_id) WHERE purchase_count <= 0",),  # finds what is to be deleted
+}
 
 
 def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
@@ -37,19 +98,20 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
     Raises :class:`ShopError` when the interactions exist with ids of other types.
     """
     with connection.transaction():
-        if not all(
-            columns_of(connection, f"{shop.schema}.{table}")
-            for table in (BATCH_METADATA, INTERACTIONS)
-        ):
+        if not all(columns_of(connection, f"{shop.schema}.{table}") for table in _TABLES):
             # IF NOT EXISTS alone fails when another transaction is just creating the same.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [INTERACTIONS])
             _create_missing(connection, shop)
-    existing = columns_of(connection, f"{shop.schema}.{INTERACTIONS}")
-    for column, wanted in (("user_id", shop.user_id_type), ("product_id", shop.product_id_type)):
-        if existing.get(column) != wanted:
+    for table, column, wanted in (
+        (INTERACTIONS, "user_id", shop.user_id_type),
+        (INTERACTIONS, "product_id", shop.product_id_type),
+        (COUNTED_ORDERS, "order_id", shop.order_id_type),
+    ):
+        existing = columns_of(connection, f"{shop.schema}.{table}").get(column)
+        if existing != wanted:
             raise ShopError(
-                f"{shop.schema}.{INTERACTIONS}.{column} is {existing.get(column)}, but the shop's"
-                f" ids are {wanted}. Drop the table (it is rebuilt from the orders) or set"
+                f"{shop.schema}.{table}.{column} is {existing}, but the shop's ids are {wanted}."
+                f" Drop our tables ({', '.join(_TABLES)}; they are rebuilt from the orders) or set"
                 " RECSYS_SCHEMA_NAME to another schema."
             )
 
@@ -57,27 +119,22 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
 def _create_missing(connection: psycopg.Connection, shop: Shop) -> None:
     if not _has_schema(connection, shop.schema):  # IF NOT EXISTS asks for the right all the same
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(shop.schema)))
-    connection.execute(
-        sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} ("
-            " job_name text PRIMARY KEY,"
-            " last_processed_at timestamptz,"
-            " parameters jsonb NOT NULL DEFAULT '{{}}')"
-        ).format(batch_metadata_table(shop))
-    )
-    connection.execute(
-        sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {} ("
-            " user_id {} NOT NULL,"
-            " product_id {} NOT NULL,"
-            " interaction_score double precision NOT NULL,"
-            " purchase_count integer NOT NULL,"
-            " last_updated_at timestamptz NOT NULL,"
-            " PRIMARY KEY (user_id, product_id))"
-        ).format(
-            interactions_table(shop), sql.SQL(shop.user_id_type), sql.SQL(shop.product_id_type)
+    types = {
+        "order_id": sql.SQL(shop.order_id_type),
+        "user_id": sql.SQL(shop.user_id_type),
+        "product_id": sql.SQL(shop.product_id_type),
+    }
+    for table, columns in _TABLES.items():
+        if columns_of(connection, f"{shop.schema}.{table}"):
+            continue
+        name = sql.Identifier(shop.schema, table)
+        connection.execute(
+            sql.SQL("CREATE TABLE {} ({})").format(
+                name, sql.SQL(", ".join(columns)).format(**types)
+            )
         )
-    )
+        for index in _INDEXES.get(table, ()):
+            connection.execute(sql.SQL("CREATE INDEX ON {} ").format(name) + sql.SQL(index))
 
 
 def _has_schema(connection: psycopg.Connection, schema: str) -> bool:
@@ -103,6 +160,51 @@ def weights(shop: Shop, as_of: datetime, half_life: timedelta) -> sql.Composed:
         as_of=sql.Literal(as_of),
         half_life=sql.Literal(half_life.total_seconds()),
         interactions=interactions_table(shop),
+    )
+
+
+def mark_users(connection: psycopg.Connection, shop: Shop, users: sql.Composable) -> None:
+    """Note that the lists of the users of a SELECT of (user_id) are to be published.
+
+    A mark tells the transaction it was set in: who has read one can tell it from a later one.
+    """
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (user_id, change)"
+            " SELECT user_id, pg_current_xact_id()::text::bigint FROM ({}) AS users"
+            " ON CONFLICT (user_id) DO UPDATE SET change = excluded.change"
+        ).format(changed_users_table(shop), users)
+    )
+
+
+def popularity(
+    shop: Shop, as_of: datetime, half_life: timedelta, most: int | None = None
+) -> sql.Composed:
+    """SELECT of (product_id, weight, orders) of the ``most`` popular products, best first.
+
+    ``weight`` is the number of a product's purchases, guests' included, each halved for every
+    half-life before ``as_of``. What differs in the last bits only is in the order of ids.
+    """
+    return sql.SQL(
+        "SELECT product_id, weight, orders FROM ("
+        " SELECT {product_id} AS product_id, weight * power(0.5::float8, greatest(-1000,"
+        "  least(1000, extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life})))"
+        "  AS weight, purchase_count::bigint AS orders FROM {popularity}) AS counted"
+        " ORDER BY round(weight * 1e9) DESC, product_id LIMIT {most}"
+    ).format(
+        product_id=plain_id("product_id", shop.product_id_type),
+        as_of=sql.Literal(as_of),
+        half_life=sql.Literal(half_life.total_seconds()),
+        popularity=popularity_table(shop),
+        most=sql.Literal(most),
+    )
+
+
+def forget_publication(connection: psycopg.Connection, shop: Shop) -> None:
+    """Let the next publication of the users' lists be one of all users."""
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE job_name = %s").format(batch_metadata_table(shop)),
+        [USER_TOP_BUYS],
     )
 
 

@@ -1,4 +1,4 @@
-"""The incremental refresh of ``user_product_interactions``, all of it inside PostgreSQL.
+"""The refresh of ``user_product_interactions`` from the orders that have changed.
 
 One row per (user, product) that has a counting purchase:
 
@@ -12,25 +12,28 @@ refresh can be repeated, overlapped or interrupted without changing what it arri
 need no rewriting: two scores come to one date by ``0.5 ** (dt / half_life)``.
 """
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from recsys_assets.shop import Shop
-from recsys_assets.tables import (
-    INTERACTIONS,
-    batch_metadata_table,
-    create_tables,
-    interactions_table,
+from recsys_assets.ingest.backfill import CHUNK_ORDERS, begin_backfill, run_backfill
+from recsys_assets.ingest.counting import Difference, Scope, count_orders
+from recsys_assets.ingest.watermark import (
+    database_now,
+    lock_state,
+    save_state,
+    signature_of,
 )
+from recsys_assets.shop import LATEST_DATE, Shop, identifier
+from recsys_assets.tables import create_tables, interactions_table
 
 Log = Callable[[str], object]
+Progress = Callable[[int, int], object]
 
 
 class Interaction(NamedTuple):
@@ -49,57 +52,32 @@ class Refresh:
 
     rebuilt: bool
     changed_orders: int
-    users_recomputed: int
-    rows_written: int
-    rows_deleted: int
+    """Orders read again, those behind the watermark included."""
+    difference: Difference
     watermark_before: datetime | None
     watermark: datetime | None
     orders_in_future: int
+    """Orders whose change is later than the database's clock: read again until it is not."""
+    orders_dated_ahead: int
+    """Changed orders placed, as they say, more than a day from now: they do not count."""
     newest: list[Interaction]
     """A few of the recomputed rows, those of the latest purchases first."""
     seconds: float
 
+    @property
+    def users_recomputed(self) -> int:
+        """Users of whom interactions were computed."""
+        return self.difference.users
 
-# A purchase more than a thousand half-lives older than the newest weighs 1e-301, not an underflow.
-_COMPUTE = sql.SQL("""
-CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
-WITH purchases AS (
-    SELECT user_id, product_id, purchased_at,
-           max(purchased_at) OVER (PARTITION BY user_id, product_id) AS newest
-    FROM ({purchases}) AS counted
-)
-SELECT user_id, product_id, newest AS last_updated_at, count(*)::integer AS purchase_count,
-       sum(power(0.5::float8, least(1000,
-           extract(epoch FROM newest - purchased_at)::float8 / {half_life}))) AS interaction_score
-FROM purchases
-GROUP BY user_id, product_id, newest
-""")
-_DELETE_GONE = sql.SQL("""
-DELETE FROM {interactions} AS old
-WHERE {users} AND NOT EXISTS (
-    SELECT FROM fresh WHERE fresh.user_id = old.user_id AND fresh.product_id = old.product_id)
-""")
-# The order in which PostgreSQL adds up is its own, so equal sums may differ in their last bits.
-_UPDATE_CHANGED = sql.SQL("""
-UPDATE {interactions} AS old
-SET interaction_score = fresh.interaction_score,
-    purchase_count = fresh.purchase_count,
-    last_updated_at = fresh.last_updated_at
-FROM fresh
-WHERE fresh.user_id = old.user_id AND fresh.product_id = old.product_id
-  AND (fresh.purchase_count <> old.purchase_count
-       OR fresh.last_updated_at <> old.last_updated_at
-       OR abs(fresh.interaction_score - old.interaction_score) > 1e-12 * fresh.interaction_score)
-""")
-_INSERT_NEW = sql.SQL("""
-INSERT INTO {interactions}
-    (user_id, product_id, interaction_score, purchase_count, last_updated_at)
-SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at FROM fresh
-WHERE NOT EXISTS (
-    SELECT FROM {interactions} AS old
-    WHERE old.user_id = fresh.user_id AND old.product_id = fresh.product_id)
-ORDER BY user_id, product_id
-""")
+    @property
+    def rows_written(self) -> int:
+        """Interactions that are new or other than before."""
+        return self.difference.rows_written
+
+    @property
+    def rows_deleted(self) -> int:
+        """Interactions that no order stands behind any more."""
+        return self.difference.rows_deleted
 
 
 def refresh_interactions(
@@ -109,168 +87,140 @@ def refresh_interactions(
     half_life: timedelta,
     overlap: timedelta,
     rebuild: bool = False,
+    chunk_orders: int = CHUNK_ORDERS,
     log: Log = lambda _: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Refresh:
-    """Bring the interactions up to the orders, in one transaction on ``connection``.
+    """Bring the interactions up to the orders, on a connection in autocommit mode.
 
-    Locks our watermark row, so that two refreshes at once run one after the other; finds the orders
-    changed since the watermark less ``overlap``; recomputes their users from all of their counting
-    orders, writing the rows that differ and deleting those no order stands behind; advances the
-    watermark to the latest change that is not in the database's future. ``rebuild``, a first run
-    and a change of what the rows depend on (half-life, statuses, columns) recompute every user.
+    In one transaction, which holds our watermark row, so that two refreshes at once run one after
+    the other: reads the orders changed since the watermark less ``overlap``, recomputes what they
+    have changed, advances the watermark to the latest change that is not in the database's future.
+
+    ``rebuild``, a first run and a change of what the rows depend on (half-life, statuses, columns)
+    recompute everything before, in chunks (see :mod:`recsys_assets.ingest.backfill`); ``progress``
+    is told the orders done and all orders.
     """
     started = time.monotonic()
-    half_life_seconds = half_life.total_seconds()
-    signature = shop.signature(half_life_seconds / 86400)
+    create_tables(connection, shop)
+    signature = signature_of(shop, half_life)
     with connection.transaction():
-        create_tables(connection, shop)
-        before, parameters = _lock_watermark(connection, shop)
-        rebuild = rebuild or before is None or parameters != signature
-        since = before - overlap if before and not rebuild else None
-        log("recomputing every user" if rebuild else f"reading orders changed since {since}")
+        state = lock_state(connection, shop)
+        stale = state.watermark is None or state.signature != signature
+        under_way = state.backfill is not None and state.signature == signature
+        if not under_way and (rebuild or stale):
+            begin_backfill(connection, shop, state, signature)
+            under_way = True
+    total, orders = Difference(), 0
+    if under_way:
+        log("recomputing every user")
+        for backfill, difference in run_backfill(connection, shop, half_life, chunk_orders):
+            total, orders = total + difference, backfill.orders
+            progress(backfill.done, backfill.orders)
+    with connection.transaction():
+        refresh = refresh_changed(connection, shop, half_life=half_life, overlap=overlap, log=log)
+        if under_way:
+            ahead, users = _count_all(connection, shop)
+            total = replace(total, users=users)
+            refresh = replace(refresh, changed_orders=orders, orders_dated_ahead=ahead)
+    return replace(
+        refresh,
+        rebuilt=under_way,
+        difference=total + refresh.difference,
+        watermark_before=state.watermark,
+        seconds=time.monotonic() - started,
+    )
 
-        changed, in_future, latest = _find_changed(connection, shop, since)
-        users = _touched_users(connection) if since is not None else None
-        written, deleted, newest = 0, 0, []
-        if users != 0:
-            written, deleted = _recompute(
-                connection, shop, half_life_seconds, every_user=users is None
-            )
-            newest = _newest(connection)
-        watermark = max(filter(None, (before, latest)), default=None)
-        connection.execute(
-            sql.SQL(
-                "UPDATE {} SET last_processed_at = %s, parameters = %s WHERE job_name = %s"
-            ).format(batch_metadata_table(shop)),
-            [watermark, json.dumps(signature), INTERACTIONS],
-        )
-        if users is None:
-            users = _count_users(connection, shop)
+
+def refresh_changed(
+    connection: psycopg.Connection,
+    shop: Shop,
+    *,
+    half_life: timedelta,
+    overlap: timedelta,
+    log: Log = lambda _: None,
+) -> Refresh:
+    """The refresh proper, in the caller's transaction, which then holds the watermark.
+
+    Nothing is done when a backfill is under way: whoever does it goes on from there.
+    """
+    started = time.monotonic()
+    state = lock_state(connection, shop)
+    since = state.watermark - overlap if state.watermark else None
+    if state.backfill:
+        log("a backfill is under way; whoever does it goes on from there")
+        changed, in_future, dated_ahead, latest = 0, 0, 0, None
+    else:
+        log(f"reading orders changed since {since}")
+        changed, in_future, dated_ahead, latest = _find_changed(connection, shop, since)
+    watermark = max(filter(None, (state.watermark, latest)), default=None)
+    difference, newest = Difference(), []
+    if changed:
+        as_of = watermark or database_now(connection)
+        scope = Scope.listed(shop, "changed")
+        difference = count_orders(connection, shop, scope, as_of=as_of, half_life=half_life)
+        newest = _newest(connection) if difference.users else []
+    save_state(connection, shop, replace(state, watermark=watermark))
     return Refresh(
-        rebuilt=rebuild,
+        rebuilt=False,
         changed_orders=changed,
-        users_recomputed=users,
-        rows_written=written,
-        rows_deleted=deleted,
-        watermark_before=before,
+        difference=difference,
+        watermark_before=state.watermark,
         watermark=watermark,
         orders_in_future=in_future,
+        orders_dated_ahead=dated_ahead,
         newest=newest,
         seconds=time.monotonic() - started,
     )
 
 
-def orders_watermark(connection: psycopg.Connection, shop: Shop) -> datetime | None:
-    """The time up to which orders are in the interactions; None before the first refresh."""
-    if connection.execute(
-        "SELECT to_regclass(%s)", [batch_metadata_table(shop).as_string(connection)]
-    ).fetchone() == (None,):
-        return None
-    row = connection.execute(
-        sql.SQL("SELECT last_processed_at FROM {} WHERE job_name = %s").format(
-            batch_metadata_table(shop)
-        ),
-        [INTERACTIONS],
-    ).fetchone()
-    return row[0] if row else None
-
-
-def _lock_watermark(
-    connection: psycopg.Connection, shop: Shop
-) -> tuple[datetime | None, dict[str, object]]:
-    connection.execute(
-        sql.SQL("INSERT INTO {} (job_name) VALUES (%s) ON CONFLICT DO NOTHING").format(
-            batch_metadata_table(shop)
-        ),
-        [INTERACTIONS],
-    )
-    row = connection.execute(
-        sql.SQL(
-            "SELECT last_processed_at, parameters FROM {} WHERE job_name = %s FOR UPDATE"
-        ).format(batch_metadata_table(shop)),
-        [INTERACTIONS],
-    ).fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
 def _find_changed(
     connection: psycopg.Connection, shop: Shop, since: datetime | None
-) -> tuple[int, int, datetime | None]:
-    """Count the changed orders, those of them in the future, and the latest change before now.
+) -> tuple[int, int, int, datetime | None]:
+    """Fill the temporary table ``changed`` with the ids of the orders changed since then.
 
-    Keeps the incremental ones in the temporary table ``changed``; a rebuild needs no such list.
+    Returns how many there are, how many changed in the future, how many are dated ahead, and the
+    latest change that is not in the future.
     """
-    # The watermark is taken from the same rows that are then recomputed, and later statements see
+    # The watermark is taken from the same rows that are then read again, and later statements see
     # at least what this one saw: an order committed in between is read again next time.
-    if since is None:
-        source: sql.Composable = sql.SQL("({}) AS changed").format(shop.changed_orders(None))
-    else:
-        connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE changed ON COMMIT DROP AS {}").format(
-                shop.changed_orders(since)
-            )
+    connection.execute("DROP TABLE IF EXISTS pg_temp.changed")
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE changed ON COMMIT DROP AS {}").format(
+            shop.changed_orders(since)
         )
-        source = sql.SQL("changed")
+    )
+    connection.execute("ANALYZE pg_temp.changed")
     row = connection.execute(
-        sql.SQL(
-            "SELECT count(*), count(*) FILTER (WHERE changed_at > now()),"
-            " max(changed_at) FILTER (WHERE changed_at <= now()) FROM {}"
-        ).format(source)
+        "SELECT count(*), count(*) FILTER (WHERE changed_at > now()),"
+        " count(*) FILTER (WHERE dated_ahead), max(changed_at) FILTER (WHERE changed_at <= now())"
+        " FROM pg_temp.changed"
     ).fetchone()
     assert row is not None
     return row
 
 
-def _touched_users(connection: psycopg.Connection) -> int:
-    connection.execute(
-        "CREATE TEMPORARY TABLE touched ON COMMIT DROP AS"
-        " SELECT DISTINCT user_id FROM changed WHERE user_id IS NOT NULL"
-    )
-    connection.execute("ANALYZE touched")
-    row = connection.execute("SELECT count(*) FROM touched").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _recompute(
-    connection: psycopg.Connection, shop: Shop, half_life_seconds: float, *, every_user: bool
-) -> tuple[int, int]:
-    user_id = sql.Identifier("o", shop.user_id)
-    if every_user:
-        # A hash join and a sort over all lines; the default 4 MB would spill it many times over.
-        connection.execute("SET LOCAL work_mem = '256MB'")
-        connection.execute("SET LOCAL hash_mem_multiplier = 4")
-        where = sql.SQL("AND {} IS NOT NULL").format(user_id)
-        users: sql.Composable = sql.SQL("true")
-    else:
-        where = sql.SQL("AND {} IN (SELECT user_id FROM touched)").format(user_id)
-        users = sql.SQL("old.user_id IN (SELECT user_id FROM touched)")
-    connection.execute(
-        _COMPUTE.format(purchases=shop.purchases(where), half_life=sql.Literal(half_life_seconds))
-    )
-    connection.execute("ANALYZE fresh")
-    deleted, updated, inserted = (
-        connection.execute(
-            statement.format(interactions=interactions_table(shop), users=users)
-        ).rowcount
-        for statement in (_DELETE_GONE, _UPDATE_CHANGED, _INSERT_NEW)
-    )
-    return updated + inserted, deleted
-
-
 def _newest(connection: psycopg.Connection, most: int = 5) -> list[Interaction]:
     rows = connection.execute(
-        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at FROM fresh"
-        " ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s",
+        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
+        " FROM pg_temp.fresh ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s",
         [most],
     )
     return [Interaction(*row) for row in rows]
 
 
-def _count_users(connection: psycopg.Connection, shop: Shop) -> int:
+def _count_all(connection: psycopg.Connection, shop: Shop) -> tuple[int, int]:
+    """Orders dated more than a day ahead, and users with interactions."""
     row = connection.execute(
-        sql.SQL("SELECT count(DISTINCT user_id) FROM {}").format(interactions_table(shop))
+        sql.SQL(
+            "SELECT (SELECT count(*) FROM {orders} WHERE {created_at} > {latest_date}),"
+            " (SELECT count(DISTINCT user_id) FROM {interactions})"
+        ).format(
+            orders=identifier(shop.orders),
+            created_at=sql.Identifier(shop.created_at),
+            latest_date=LATEST_DATE,
+            interactions=interactions_table(shop),
+        )
     ).fetchone()
     assert row is not None
-    return int(row[0])
+    return row

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.database import connect
-from recsys_assets.ingest.interactions import Refresh, orders_watermark, refresh_interactions
+from recsys_assets.ingest.interactions import Refresh, refresh_interactions
+from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import forget_orders

@@ -10,7 +10,8 @@ import pytest
 from psycopg import sql
 
 from recsys_assets.database import ShopError, columns_of, connect, read_arrow
-from recsys_assets.ingest.interactions import orders_watermark, refresh_interactions
+from recsys_assets.ingest.interactions import refresh_interactions
+from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import count_interactions, create_tables, some_users, weights

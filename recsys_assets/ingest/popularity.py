@@ -1,0 +1,85 @@
+"""The decayed number of purchases of every product, guests' included, kept up by differences.
+
+``weight`` is ``sum of 0.5 ** ((last_updated_at - purchased_at) / half_life)``. It comes to a later
+date by a factor, so that an order that is new or gone changes the rows of its own products only.
+What the additions lose to rounding, a recount makes good.
+"""
+
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import sql
+
+from recsys_assets.shop import Shop
+from recsys_assets.tables import counted_orders_table, popularity_table
+
+# 2 to the thousandth is the most that fits a float.
+_DECAY = """
+power(0.5::float8, greatest(-1000, least(1000,
+    extract(epoch FROM {until} - {since})::float8 / {half_life})))
+"""
+
+
+def decay(since: sql.Composable, until: sql.Composable, half_life: timedelta) -> sql.Composed:
+    """What a purchase ``since`` then weighs at ``until``, both expressions of timestamptz."""
+    seconds = sql.Literal(half_life.total_seconds())
+    return sql.SQL(_DECAY).format(since=since, until=until, half_life=seconds)
+
+
+_SUMS = sql.SQL("""
+SELECT product_id, sum(sign)::integer AS purchase_count, sum(sign * {decay}) AS weight,
+       {as_of} AS last_updated_at
+FROM ({orders}) AS counted, unnest(product_ids) AS product_id
+GROUP BY product_id
+""")
+_ADD = sql.SQL("""
+INSERT INTO {popularity} AS old (product_id, purchase_count, weight, last_updated_at)
+{sums}
+ON CONFLICT (product_id) DO UPDATE SET
+    purchase_count = old.purchase_count + excluded.purchase_count,
+    weight = greatest(0, old.weight * {decay} + excluded.weight),
+    last_updated_at = excluded.last_updated_at
+""")
+
+
+def add_differences(
+    connection: psycopg.Connection,
+    shop: Shop,
+    orders: sql.Composable,
+    as_of: datetime,
+    half_life: timedelta,
+) -> None:
+    """Count the orders of a SELECT of (purchased_at, product_ids, sign), where sign is 1 or -1."""
+    connection.execute(
+        _ADD.format(
+            popularity=popularity_table(shop),
+            sums=_sums(orders, as_of, half_life),
+            decay=decay(
+                sql.SQL("old.last_updated_at"), sql.SQL("excluded.last_updated_at"), half_life
+            ),
+        )
+    )
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE purchase_count <= 0").format(popularity_table(shop))
+    )
+
+
+def recount(
+    connection: psycopg.Connection, shop: Shop, as_of: datetime, half_life: timedelta
+) -> None:
+    """Replace the popularity by that of all counted orders."""
+    every = sql.SQL("SELECT purchased_at, product_ids, 1 AS sign FROM {}").format(
+        counted_orders_table(shop)
+    )
+    connection.execute(sql.SQL("DELETE FROM {}").format(popularity_table(shop)))
+    connection.execute(
+        sql.SQL("INSERT INTO {} (product_id, purchase_count, weight, last_updated_at) {}").format(
+            popularity_table(shop), _sums(every, as_of, half_life)
+        )
+    )
+
+
+def _sums(orders: sql.Composable, as_of: datetime, half_life: timedelta) -> sql.Composed:
+    then = sql.SQL("{}::timestamptz").format(sql.Literal(as_of))
+    weight = decay(sql.SQL("purchased_at"), then, half_life)
+    return _SUMS.format(orders=orders, decay=weight, as_of=then)
