@@ -33,6 +33,10 @@ serve: .venv/local.stamp  ## Serve the API from what is published.
 test: .venv/dev.stamp  ## Run all tests, against servers that they start and end.
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+.PHONY: test-faults
+test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.
+	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults $(PYTEST_FLAGS)
+
 .PHONY: check
 check: .venv/dev.stamp  ## Lint, formatting and types.
 	$(BIN)/ruff check .
