@@ -6,15 +6,13 @@ Commands are thin: they start what they need, call a stage, and print. Exit code
 
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from recsys_assets.session import Session, open_session
-from recsys_assets.settings import project_root
+from recsys_assets.session import open_session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +64,7 @@ def demo(
     """
     from recsys_assets.console import print_examples
     from recsys_assets.demo import ALL_LOADED, is_published, load_demo
+    from recsys_assets.running import stay_up
 
     with open_session() as session:
         sample = load_demo(console, session, households)
@@ -76,15 +75,24 @@ def demo(
             return
         if simulated and sample.until is None:
             console.print(f"\n{ALL_LOADED}", highlight=False)
-        orders_rate = rate if simulated and sample.until else None
-        _stay_up(session, ui_port, api_port, automation=True, orders_rate=orders_rate)
+        stay_up(
+            console,
+            session,
+            ui_port=ui_port,
+            api_port=api_port,
+            automation=True,
+            orders_rate=rate if simulated and sample.until else None,
+        )
 
 
 @app.command()
 def up(ui_port: Port = 3000, api_port: Port = 8000) -> None:
     """Start the Dagster UI, its daemon and the API, and stay until Ctrl-C. Loads no data."""
+    from recsys_assets.running import stay_up
+
     with open_session() as session:
-        _stay_up(session, ui_port, api_port, automation=session.settings.automation_enabled)
+        automation = session.settings.automation_enabled
+        stay_up(console, session, ui_port=ui_port, api_port=api_port, automation=automation)
 
 
 @app.command()
@@ -144,6 +152,8 @@ def load_sample_shop(
     console.print(
         f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
     )
+    if hold_back_days:
+        console.print(f"Held back: the last {hold_back_days} days, for recsys simulate")
 
 
 @app.command()
@@ -350,41 +360,3 @@ def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None
     count, total = len(batch.seconds), sum(batch.seconds.values())
     what = "asset" if count == 1 else "assets"
     console.print(f"{count} {what} in {total:.1f} s, run {batch.run_id}")
-
-
-def _stay_up(
-    session: Session,
-    ui_port: int,
-    api_port: int,
-    *,
-    automation: bool,
-    orders_rate: float | None = None,
-) -> None:
-    import os
-
-    from recsys_assets.local.processes import running_system
-
-    os.environ["RECSYS_AUTOMATION_ENABLED"] = str(automation).lower()
-    logs = session.settings.state_dir / "logs"
-    console.print("\nStarting the Dagster UI, its daemon and the API ...")
-    simulator = ("recsys", "simulate", "--rate", str(orders_rate))
-    with running_system(
-        project_root(),
-        logs,
-        dagster_port=ui_port,
-        api_port=api_port,
-        extra={"simulator": simulator} if orders_rate else None,
-    ) as local:
-        console.print(f"Dagster UI  {local.dagster}/asset-groups")
-        console.print(f"API         {local.api}/")
-        console.print(f"            {local.api}/api/recommendations/top-buys/?user_id=1")
-        console.print(f"Logs        {logs}")
-        if orders_rate:
-            console.print(f"\nOrders come in at {orders_rate:g}/s: tail -f {logs}/simulator.log")
-            console.print(
-                f"To stop them: kill {local.pid('simulator')}   (or recsys demo --no-simulate)"
-            )
-        console.print("\nCtrl-C ends all of it.")
-        with suppress(KeyboardInterrupt):
-            local.watch()
-        console.print("Ending ...")

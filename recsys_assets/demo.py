@@ -18,7 +18,7 @@ from recsys_assets.local.sample_shop import Sample, load_sample, loaded_sample, 
 from recsys_assets.local.simulator import Order, come_in, waiting_orders
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.session import Session
-from recsys_assets.shop import product_names
+from recsys_assets.shop import inspect_shop, product_names
 from recsys_assets.status import ARTIFACTS
 from serving.contract import Family
 
@@ -68,10 +68,11 @@ def let_orders_come_in(
 
     See :func:`~recsys_assets.local.simulator.come_in`. Raises NothingHeldBackError.
     """
-    with session.shop() as (connection, shop):
-        connection.commit()
-        connection.autocommit = True
+    with session.database() as connection:
         waiting = waiting_orders(connection)
+        shop = inspect_shop(connection, session.settings)
+        connection.commit()
+        connection.autocommit = True  # a look at names shall leave no transaction open
         total = len(waiting)
         wanted = total if most is None else min(most, total)
 

@@ -1,13 +1,22 @@
 """The sample shop in a real database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys_assets.local.errors import ShopNotEmptyError
-from recsys_assets.local.sample_shop import load_sample, product_name
+from recsys_assets.local.sample_shop import (
+    Sample,
+    load_sample,
+    loaded_sample,
+    product_name,
+    sample_lines,
+    start_of_last,
+)
 from recsys_assets.local.shop_tables import ShopCounts, count_rows
 
 WHOLE = ShopCounts(orders=155_848, order_items=1_469_307, products=92_331)
@@ -85,6 +94,48 @@ def test_loading_again_does_nothing_even_when_orders_were_added(
         before = count_rows(connection)
         assert load_sample(connection, households=200) == before
         assert connection.execute("SELECT count(*) FROM orders WHERE id = 1").fetchone() == (1,)
+
+
+def test_the_last_days_end_with_the_latest_order_of_all() -> None:
+    assert start_of_last(28) == datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
+
+
+def test_a_moment_parts_the_sample_in_two() -> None:
+    moment = datetime(2017, 1, 1, 11, 53, 26, tzinfo=UTC)  # of the very first order, of one line
+    assert sample_lines(until=moment).num_rows == 0
+    assert sample_lines(since=moment).num_rows == WHOLE.order_items
+    assert sample_lines(until=moment + timedelta(seconds=1)).num_rows == 1
+    assert sample_lines(since=moment + timedelta(seconds=1)).num_rows == WHOLE.order_items - 1
+
+
+@given(
+    st.builds(
+        Sample,
+        st.none() | st.integers(min_value=1),
+        st.none() | st.datetimes(timezones=st.just(UTC)),
+    )
+)
+def test_the_marker_says_which_sample_it_is(sample: Sample) -> None:
+    assert Sample.parse(str(sample)) == sample
+
+
+@pytest.mark.parametrize("comment", ["", "orders of ours", "sample shop of x households"])
+def test_other_comments_are_no_marker(comment: str) -> None:
+    assert Sample.parse(comment) is None
+
+
+def test_what_was_held_back_is_remembered_when_orders_have_come_in(database_url: str) -> None:
+    until = start_of_last(28)
+    with psycopg.connect(database_url) as connection:
+        assert loaded_sample(connection) is None
+        loaded = load_sample(connection, households=10, until=until)
+        connection.execute("INSERT INTO orders VALUES (1, 1, 'completed', now(), now())")
+        assert loaded_sample(connection) == Sample(10, until)
+        again = load_sample(connection, households=10, until=until)
+        assert (again.orders, again.order_items) == (loaded.orders + 1, loaded.order_items)
+        for other in (None, until - timedelta(days=1)):
+            with pytest.raises(ShopNotEmptyError, match="until 2017-12-04T04:01:20"):
+                load_sample(connection, households=10, until=other)
 
 
 def test_another_sample_is_refused_unless_it_may_replace(small_sample_database_url: str) -> None:
