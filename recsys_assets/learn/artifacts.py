@@ -3,10 +3,12 @@
 An artifact is a header and named arrays. ``<name>-<version>.pkl`` are the kept versions;
 ``<name>.pkl`` beside them is the current one, which is the newest until an earlier one is made
 current again. Both names are hard links to one file, where the file system has them.
-Reading one never runs code: only numpy arrays and plain Python values are let through.
+Reading one never runs code: only numpy arrays and plain Python values are let through. A file ends
+with the SHA-256 of what is before it, so that one whose bytes have changed is not used.
 """
 
 import filecmp
+import hashlib
 import os
 import pickle
 import re
@@ -14,17 +16,20 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 FORMAT = 1
+DIGEST_BYTES = 32
+# A writer that was killed leaves a temporary file; no living one is as old as this.
+LEFTOVER = timedelta(days=1)
 Arrays = Mapping[str, NDArray[Any]]
 _Kind = TypeVar("_Kind")
 
@@ -89,26 +94,47 @@ def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) ->
     rollback, that earlier version is the last one known to be good.
 
     A reader sees the version before or this one, never a part: temporary file, fsync, rename.
+    Raises :class:`ArtifactError` when the disk is full or the folder may not be written to; the
+    version before is then still the current one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    before = current_version(folder, header.name)
-    version = version_path(folder, header.name, header.version)
-    with NamedTemporaryFile(dir=folder, prefix=f".{header.name}-", delete=False) as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder, header.name, older_than=header.created_at - LEFTOVER)
+        before = current_version(folder, header.name)
+        _write(version_path(folder, header.name, header.version), header, arrays)
+        make_current(folder, header.name, header.version)
+        kept = [header.version, before, *versions(folder, header.name)]
+        for old in list(dict.fromkeys(filter(None, kept)))[keep:]:
+            version_path(folder, header.name, old).unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: {header.name} cannot be written: {error}. Let the folder have room and be"
+            f" writable, or set RECSYS_DATA_DIR to another, then materialize {header.name} again"
+        ) from error
+    return artifact_path(folder, header.name)
+
+
+def _write(path: Path, header: Header, arrays: Arrays) -> None:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{header.name}-", delete=False) as file:
         temporary = Path(file.name)
         try:
             pickle.dump({"header": asdict(header), "arrays": dict(arrays)}, file, protocol=5)
+            file.seek(0)
+            file.write(hashlib.file_digest(file, "sha256").digest())
             file.flush()
             os.fsync(file.fileno())
             temporary.chmod(0o644)
-            temporary.replace(version)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    make_current(folder, header.name, header.version)
-    kept = [header.version, before, *versions(folder, header.name)]
-    for old in list(dict.fromkeys(filter(None, kept)))[keep:]:
-        version_path(folder, header.name, old).unlink(missing_ok=True)
-    return artifact_path(folder, header.name)
+
+
+def _remove_leftovers(folder: Path, name: str, *, older_than: datetime) -> None:
+    for path in folder.glob(f".{name}-*"):
+        with suppress(FileNotFoundError):  # another writer has removed it
+            if path.stat().st_ctime < older_than.timestamp():
+                path.unlink()
 
 
 def make_current(folder: Path, name: str, version: str) -> None:
@@ -149,6 +175,7 @@ def load_artifact(
 def _load(path: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
     try:
         with path.open("rb") as file:
+            _require_intact(file)
             content = _PlainUnpickler(file).load()
         header = Header(**content["header"])
         arrays: dict[str, NDArray[Any]] = content["arrays"]
@@ -168,6 +195,22 @@ def _load(path: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]]:
             f" {FORMAT}: materialize {name}"
         )
     return header, arrays
+
+
+def _require_intact(file: BinaryIO) -> None:
+    """Raise unless the file ends with the digest of all that is before it; go to its start.
+
+    To be called before unpickling, in which changed bytes can end the whole process.
+    """
+    left = file.seek(0, os.SEEK_END) - DIGEST_BYTES
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(max(0, min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    if file.read() != digest.digest():
+        raise pickle.UnpicklingError("its content is not what was written")
+    file.seek(0)
 
 
 def to_arrays(value: Any) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Artifacts on disk: whole or not at all, the last few kept, and never code."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -37,7 +38,7 @@ from recsys_assets.learn.artifacts import (
 START = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
 
 
-def save(folder: Path, number: int, *, keep: int = 3, size: int = 10, **header: Any) -> Path:
+def save(folder: Path, number: float, *, keep: int = 3, size: int = 10, **header: Any) -> Path:
     """Save a version whose array is filled with its number."""
     created = START + timedelta(days=number)
     whole = Header("model", created, orders_through=None, **header)
@@ -52,6 +53,11 @@ def version(number: int) -> str:
 def no_links(*_: object) -> None:
     """A file system without hard links."""
     raise OSError("no hard links here")
+
+
+def sealed(data: bytes) -> bytes:
+    """What a file with this pickle looks like to whom may write into the folder."""
+    return data + hashlib.sha256(data).digest()
 
 
 def current(folder: Path) -> int:
@@ -283,7 +289,8 @@ def test_two_writers_at_once_leave_whole_versions(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_version(tmp_path: Path) -> None:
     save(tmp_path, 1)
     before = sorted(tmp_path.iterdir())
-    with disk_full(after=50_000), pytest.raises(OSError, match="File too large"):
+    told = f"{tmp_path}: model cannot be written: .*File too large.*RECSYS_DATA_DIR"
+    with disk_full(after=50_000), pytest.raises(ArtifactError, match=told):
         save(tmp_path, 2, size=100_000)
     assert sorted(tmp_path.iterdir()) == before
     assert current(tmp_path) == 1
@@ -294,7 +301,7 @@ def test_an_unwritable_folder_leaves_the_old_version(tmp_path: Path) -> None:
     save(tmp_path, 1)
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(PermissionError, match=str(tmp_path)):
+        with pytest.raises(ArtifactError, match=f"Permission denied: '{tmp_path}"):
             save(tmp_path, 2)
         assert current(tmp_path) == 1
     finally:
@@ -322,6 +329,26 @@ def test_every_truncation_is_told(tmp_path: Path) -> None:
             load_artifact(tmp_path, "model")
 
 
+def test_every_byte_that_has_changed_is_told(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.unlink()
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ArtifactError, match=r"/model\.pkl .* materialize model"):
+            load_artifact(tmp_path, "model")
+
+
+def test_what_a_killed_writer_has_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    left = tmp_path / ".model-a1b2c3"
+    left.write_bytes(b"half a mod")
+    written = datetime.fromtimestamp(left.stat().st_ctime, UTC) - START
+    save(tmp_path, written / timedelta(days=1) + 0.9)
+    assert left.exists()  # its writer may live
+    save(tmp_path, written / timedelta(days=1) + 1.1)
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -334,7 +361,7 @@ def test_every_truncation_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_foreign_pickle_is_told(tmp_path: Path, content: object) -> None:
-    artifact_path(tmp_path, "model").write_bytes(pickle.dumps(content))
+    artifact_path(tmp_path, "model").write_bytes(sealed(pickle.dumps(content)))
     with pytest.raises(ArtifactError, match=r"/model\.pkl is damaged or not an artifact"):
         load_artifact(tmp_path, "model")
 
@@ -353,7 +380,7 @@ class Evil:
 def test_a_pickle_never_runs_code(tmp_path: Path, protocol: int) -> None:
     victim = tmp_path / "victim"
     data = pickle.dumps({"header": Evil(f"touch '{victim}'"), "arrays": {}}, protocol)
-    artifact_path(tmp_path, "model").write_bytes(data)
+    artifact_path(tmp_path, "model").write_bytes(sealed(data))
     with pytest.raises(ArtifactError, match=r"/model\.pkl is damaged .* asks for posix\.system"):
         load_artifact(tmp_path, "model")
     assert not victim.exists()
@@ -385,7 +412,7 @@ def test_the_artifact_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_arrays_that_are_not_arrays_are_refused(tmp_path: Path) -> None:
     header: Any = {"name": "model", "created_at": START, "orders_through": None}
     content = {"header": header, "arrays": {"values": [1, 2]}}
-    artifact_path(tmp_path, "model").write_bytes(pickle.dumps(content))
+    artifact_path(tmp_path, "model").write_bytes(sealed(pickle.dumps(content)))
     with pytest.raises(ArtifactError, match=r"/model\.pkl"):
         load_artifact(tmp_path, "model")
 
