@@ -1,4 +1,4 @@
-"""The running system as the commands `demo` and `up` keep it: started, announced, watched, ended."""
+"""The running system as `demo` and `up` keep it: started, announced, watched, ended."""
 
 import os
 from contextlib import suppress

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import httpx
 import psycopg
@@ -16,6 +17,7 @@ from recsys_assets.local.postgres import PostgresServer
 from tests.commands import ROOT, Home, Started, eventually, free_ports
 
 DEMO = ("demo", "--households", 60)
+HELD_BACK_FROM = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,32 @@ def test_ctrl_c_ends_all_that_up_started_on_the_next_free_ports(home: Home):
             assert home.processes() | home.servers() == set()
 
 
+def test_orders_come_in_and_reach_the_lists_until_they_are_stopped(home: Home):
+    log = home.state / "logs" / "simulator.log"
+    with staying(home, *DEMO, "--rate", 20, ports=free_ports()) as (command, printed):
+        assert f"Orders come in at 20/s: tail -f {log}" in printed
+        stop = re.search(r"To stop them: kill (\d+)", printed)
+        assert stop, printed
+        top_buys = f"{address(printed, 'API')}/api/recommendations/top-buys/"
+
+        def knows_new_orders() -> bool:
+            guest = httpx.get(top_buys, trust_env=False).json()
+            return datetime.fromisoformat(guest["orders_through"]) > HELD_BACK_FROM
+
+        eventually(knows_new_orders, "new orders in the guests' list")
+        os.kill(int(stop[1]), signal.SIGTERM)
+        eventually(lambda: "orders have come in" in log.read_text(), "the simulator's last words")
+        eventually(lambda: not home.pids_of("recsys simulate"), "the simulator's end")
+        assert httpx.get(top_buys, trust_env=False).status_code == 200
+        assert command.interrupt() == 0, command.printed()
+    assert re.search(
+        r"\d+ of 315 orders, [\d.]+/s: 2017-12-\d\d \d\d:\d\d, user \d+ bought ", log.read_text()
+    )
+    again = home.recsys(*DEMO, "--exit")
+    assert "materialized" not in again
+    assert home.servers() == set()
+
+
 def test_a_demo_that_is_killed_leaves_nothing_that_hinders_the_next_command(home: Home):
     with staying(home, *DEMO, ports=free_ports()) as (command, printed):
         api = address(printed, "API")
@@ -118,6 +146,15 @@ def test_up_ends_when_one_of_its_processes_does(home: Home):
         assert command.process.wait(30) == 1
         assert "error: api ended with code" in command.printed()
     assert home.servers() == set()
+
+
+def test_a_sample_with_all_of_its_orders_is_a_demo_without_new_ones(home: Home):
+    home.recsys("load-sample", "--replace", "--households", 60)
+    with staying(home, *DEMO, ports=free_ports()) as (command, printed):
+        assert "6 assets in" in printed  # the models were of other orders
+        assert "No orders come in: this sample was loaded with all of its orders." in printed
+        assert home.pids_of("recsys simulate") == []
+        assert command.interrupt() == 0, command.printed()
 
 
 @pytest.mark.parametrize("end", [Started.interrupt, Started.terminate])
