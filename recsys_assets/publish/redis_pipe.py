@@ -14,6 +14,7 @@ from time import sleep
 from typing import Any, NamedTuple, TypeVar
 
 from redis import Redis, RedisCluster
+from redis.cluster import ClusterNode
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -54,13 +55,13 @@ _Item = TypeVar("_Item")
 class Write(NamedTuple):
     """The commands that replace one key, as they are sent, and how many replies they bring.
 
-    ``asked`` is the ``host:port`` of the node to ask while the key's slot moves there.
+    ``asked`` are host and port of the node to ask while the key's slot moves there.
     """
 
     key: str
     packed: bytes
     replies: int
-    asked: str | None = None
+    asked: tuple[str, int] | None = None
 
 
 class Failure(NamedTuple):
@@ -137,8 +138,7 @@ def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _redirected(write: Write, error: Exception) -> Write:
-    asked = f"{error.host}:{error.port}" if isinstance(error, AskError) else None
-    return write._replace(asked=asked)
+    return write._replace(asked=error.node_addr if isinstance(error, AskError) else None)
 
 
 def _attempt(client: Client, writes: list[Write], *, again: bool) -> list[Failure]:
@@ -167,12 +167,15 @@ def _shares(client: Client, writes: list[Write]) -> dict[Redis, list[Write]]:
     if not isinstance(client, RedisCluster):
         return {client: writes}
     cluster: Any = client  # whose methods have no types
-    shares = defaultdict(list)
+    shares: dict[ClusterNode, list[Write]] = defaultdict(list)
     for write in writes:
-        asked = cluster.get_node(node_name=write.asked) if write.asked else None
-        node = asked or cluster.get_node_from_key(write.key)
-        shares[client.get_redis_connection(node)].append(write)
-    return shares
+        if write.asked:  # maybe a node that has no slot yet, which the client does not know
+            node = cluster.get_node(*write.asked)
+            node = node or ClusterNode(*write.asked)  # type: ignore[no-untyped-call]
+        else:
+            node = cluster.get_node_from_key(write.key)
+        shares[node].append(write)
+    return {cluster.get_redis_connection(node): share for node, share in shares.items()}
 
 
 @contextmanager

@@ -5,25 +5,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
+from itertools import takewhile
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
 import redis
 
 from recsys_assets.learn.matrix import Ids
-from recsys_assets.local.redis import RedisServer
 from recsys_assets.publish.redis_writer import (
     BATCH,
     Client,
     Edition,
+    NotPublishedError,
     Published,
-    RedisUnavailableError,
-    batched,
     connect,
+    finish,
     publish,
+    publish_some,
+    write,
 )
 from serving.contract import (
     Family,
@@ -223,7 +223,68 @@ def test_a_family_may_become_empty(client: Client, none: Ids) -> None:
     assert keys(client) == ["publication:bought_together", "publication:user_top_buys"]
 
 
+# --- In parts
+
+
+def test_users_may_be_written_in_chunks(client: Client) -> None:
+    publish_users(client, integers(1, 2, 9))
+    edition = Edition("v2", GENERATED, THROUGH)
+    keys_written = 0
+    for chunk in ([2, 3], [5], [7, 8]):
+        items = [(f"user:{i}:top_buys", top_buys("personal", "v2")) for i in chunk]
+        keys_written += write(client, Family.USER_TOP_BUYS, items)
+        assert record(client, "user_top_buys")["model_version"] == "v1"
+    ids = integers(2, 3, 5, 7, 8)
+    published = finish(client, Family.USER_TOP_BUYS, edition, ids, keys_written)
+    assert published == Published(5, removed=2)
+    assert keys(client)[1:] == [f"user:{i}:top_buys" for i in (2, 3, 5, 7, 8)]
+    assert record(client, "user_top_buys")["keys"] == 5
+
+
+@pytest.mark.parametrize("kind", [integers, text], ids=["integer", "text"])
+def test_some_users_are_renewed_and_the_others_left_alone(client: Client, kind: Any) -> None:
+    all_ids = kind(1, 2, 3, 4) if kind is integers else kind("1", "2", "3", "4")
+    publish_users(client, all_ids)
+    client.set("user:99:profile", "the shop's own")
+    later = datetime(2025, 3, 2, tzinfo=UTC)
+    edition = Edition("v2", later, later)
+    items = [(f"user:{i}:top_buys", top_buys("personal", "v2")) for i in (2, 7, 8)]
+    gone = [4, 99, "no\nid"]
+    published = publish_some(client, Family.USER_TOP_BUYS, edition, iter(items), gone)
+    assert published == Published(keys=3, removed=1)
+    versions = {i: "v2" if i in {2, 7, 8} else "v1" for i in (1, 2, 3, 7, 8)}
+    assert keys(client)[1:] == sorted(
+        [f"user:{i}:top_buys" for i in versions] + ["user:99:profile"]
+    )
+    for i, version in versions.items():
+        assert client.get(f"user:{i}:top_buys") == top_buys("personal", version)
+    assert record(client, "user_top_buys") == {
+        "schema": 1,
+        "family": "user_top_buys",
+        "model_version": "v2",
+        "generated_at": "2025-03-02T00:00:00Z",
+        "orders_through": "2025-03-02T00:00:00Z",
+        "keys": 5,
+        "id_kind": "integer" if kind is integers else "text",
+    }
+    publish_some(client, Family.USER_TOP_BUYS, edition, [], [1, 1, 2])
+    assert record(client, "user_top_buys")["keys"] == 3
+
+
+def test_there_must_be_a_whole_before_a_part(client: Client) -> None:
+    items = [("user:1:top_buys", top_buys("personal", "v1"))]
+    with pytest.raises(NotPublishedError, match="materialize user_top_buys as a whole first"):
+        publish_some(client, Family.USER_TOP_BUYS, Edition("v1", GENERATED, None), items, [1])
+    assert keys(client) == []
+
+
 # --- In which order
+
+
+def commands(monitor: Any) -> list[str]:
+    """The commands up to an ECHO, with their first arguments."""
+    words = (command["command"].split(" ") for command in monitor.listen())
+    return [" ".join(each[:2]) for each in takewhile(lambda each: each[0] != "ECHO", words)]
 
 
 def test_new_keys_come_first_and_the_record_last(redis_url: str) -> None:
@@ -232,19 +293,29 @@ def test_new_keys_come_first_and_the_record_last(redis_url: str) -> None:
         with observer.monitor() as monitor:
             publish_users(client, integers(2, 3), "v2")
             client.echo("that was all")
-            commands = []
-            for command in monitor.listen():
-                words = command["command"].split(" ")
-                if words[0] == "ECHO":
-                    break
-                commands.append(" ".join(words[:2]))
-    assert commands == [
-        "SET user:2:top_buys",
-        "SET user:3:top_buys",
-        "SCAN 0",
-        "UNLINK user:1:top_buys",
-        "SET publication:user_top_buys",
-    ]
+            assert commands(monitor) == [
+                "SET user:2:top_buys",
+                "SET user:3:top_buys",
+                "SCAN 0",
+                "UNLINK user:1:top_buys",
+                "SET publication:user_top_buys",
+            ]
+
+
+def test_a_part_is_recorded_last(redis_url: str) -> None:
+    with closing(connect(redis_url)) as client, redis.Redis.from_url(redis_url) as observer:
+        publish_users(client, integers(1, 2))
+        items = [("user:3:top_buys", top_buys("personal", "v2"))]
+        with observer.monitor() as monitor:
+            publish_some(client, Family.USER_TOP_BUYS, Edition("v2", GENERATED, None), items, [1])
+            client.echo("that was all")
+            assert commands(monitor) == [
+                "GET publication:user_top_buys",
+                "EXISTS user:3:top_buys",
+                "SET user:3:top_buys",
+                "UNLINK user:1:top_buys",
+                "SET publication:user_top_buys",
+            ]
 
 
 def test_a_publication_that_fails_removes_nothing_and_keeps_the_record(client: Client) -> None:
@@ -305,52 +376,3 @@ def test_a_reader_sees_whole_sorted_sets_of_one_edition(client: Client, url: str
         for number in range(1, 15):
             publish_products(client, ids, strength=2 + number % 2, length=long + number % 2)
     assert seen == {(long, 2), (long + 1, 3)}
-
-
-# --- Connecting
-
-
-def test_the_right_client_is_made(redis_url: str, cluster_url: str) -> None:
-    with closing(connect(redis_url)) as single, closing(connect(cluster_url)) as cluster:
-        assert isinstance(single, redis.Redis)
-        assert isinstance(cluster, redis.RedisCluster)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:secret@127.0.0.1:1",
-        "unix:///nowhere/redis.sock?password=secret",
-        "127.0.0.1:6379",
-        "redis://:secret@127.0.0.1:port",
-    ],
-)
-def test_a_server_that_is_not_there_is_told(url: str) -> None:
-    with pytest.raises(RedisUnavailableError, match=r"cannot be reached: .* RECSYS_REDIS_URL") as e:
-        connect(url)
-    assert "secret" not in str(e.value)
-
-
-def test_a_server_that_refuses_us_is_told(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path / "redis", options={"maxclients": "20"})
-    with server.in_use():
-        with redis.Redis.from_url(server.url) as admin:
-            admin.acl_setuser("shop", enabled=True, passwords=["+secret"], commands=["+get"])
-        socket_path = quote(str(server.socket_folder / "redis.sock"))
-        for login in ("username=shop&password=secret", "username=shop&password=wrong-secret"):
-            with pytest.raises(RedisUnavailableError, match="RECSYS_REDIS_URL") as raised:
-                connect(f"unix://{socket_path}?{login}")
-            assert "secret" not in str(raised.value)
-
-
-def test_a_cluster_without_slots_is_told(tmp_path: Path) -> None:
-    with (
-        redis_cluster(tmp_path / "redis", slots=False) as url,
-        pytest.raises(RedisUnavailableError, match=r"slots .* RECSYS_REDIS_URL"),
-    ):
-        connect(url)
-
-
-def test_batches() -> None:
-    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
-    assert list(batched([], 2)) == []
