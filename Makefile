@@ -53,6 +53,10 @@ bench: .venv/dev.stamp  ## Measure mining and training beside their peers.
 	$(BIN)/python benchmarks/mining.py
 	$(BIN)/python benchmarks/training.py
 
+.PHONY: bench-incremental
+bench-incremental: .venv/dev.stamp  ## Measure refreshes beside rebuilds in shops of 1, 4 and 16 million lines.
+	$(BIN)/python benchmarks/incremental.py
+
 .PHONY: clean
 clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 	rm -rf .venv .recsys .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
