@@ -1,0 +1,95 @@
+"""``kill -9`` of the process that runs the assets, anywhere in the graph.
+
+What is left must be whole, and the next run must arrive at what the orders say.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from random import Random
+from subprocess import TimeoutExpired
+
+import pytest
+
+from tests.commands import Started, eventually
+from tests.faults.conftest import FULL
+from tests.faults.system import System, kill
+from tests.faults.truth import everything_is_published, nothing_is_torn
+
+KILLS = 56 if FULL else 4
+ASSETS = [
+    "user_product_interactions",
+    "user_top_buys",
+    "als_model",
+    "bought_together",
+    "basket_rules",
+    "global_top_buys",
+]
+ANYWHERE = "anywhere"
+# Of every eight kills six are within an asset each, two at any moment of the run.
+TARGETS = [*ASSETS, ANYWHERE, ANYWHERE] if FULL else ASSETS
+SECONDS_OF_STEPS = """
+SELECT step_key, extract(epoch FROM max(timestamp) - min(timestamp))::float8
+FROM dagster.event_logs
+WHERE dagster_event_type IN ('STEP_START', 'STEP_SUCCESS')
+  AND run_id = (SELECT run_id FROM dagster.runs WHERE status = 'SUCCESS' ORDER BY id LIMIT 1)
+GROUP BY step_key
+"""
+
+
+@pytest.fixture(scope="module")
+def seconds(system: System) -> dict[str, float]:
+    """How long each step of an undisturbed run took."""
+    with system.database() as connection:
+        steps = dict(connection.execute(SECONDS_OF_STEPS).fetchall())
+    return {**steps, ANYWHERE: sum(steps.values()) + 4}  # which it takes to start
+
+
+@pytest.fixture(scope="module")
+def kills(report: Callable[[str], None]) -> Iterator[Counter[str]]:
+    """Counts what each kill hit, and reports it."""
+    counts: Counter[str] = Counter()
+    yield counts
+    report(f"kill -9 of a run, {counts.total()} times, in:")
+    for where, count in counts.most_common():
+        report(f"  {count:3d}  {where}")
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_run_tears_nothing_and_the_next_one_makes_it_good(
+    system: System, seconds: dict[str, float], kills: Counter[str], number: int
+):
+    random = Random(number)
+    if number % 2 == 0:
+        system.change_orders()
+    target = TARGETS[number % len(TARGETS)]
+    where = None
+    while where is None:  # a run that was faster than measured ends before it is killed
+        where = killed_run(system, target, random.uniform(0, seconds[target]))
+    kills[where] += 1
+    nothing_is_torn(system)
+    if FULL or number == KILLS - 1:
+        system.home.recsys("materialize")
+        everything_is_published(system)
+
+
+def killed_run(system: System, target: str, delay: float) -> str | None:
+    """Kill a run ``delay`` seconds after the target began; where it was, None if it had ended."""
+    before = system.last_run()
+    with system.home.started("materialize") as run:
+        if target != ANYWHERE:
+            eventually(lambda: system.last_run().step == target or has_ended(run), target)
+        with suppress(TimeoutExpired):
+            run.process.wait(delay)
+        if has_ended(run):
+            return None
+        kill(run)
+    killed = system.last_run()
+    if killed.id == before.id:
+        return "(no run yet)"
+    return killed.step or f"(between steps, {killed.status.lower()})"
+
+
+def has_ended(run: Started) -> bool:
+    """Whether the command has come to its end."""
+    return run.process.poll() is not None

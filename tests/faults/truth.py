@@ -1,0 +1,109 @@
+"""What must hold whatever has happened, worked out independently of the product's code."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from recsys_assets.learn.artifacts import load_artifact
+from tests.faults.system import System
+
+# One row per user and product: the newest purchase, and the sum of 0.5 ** (age / 90 days), where
+# the age is counted back from the newest purchase of that pair.
+EXPECTED = """
+WITH purchases AS (
+    SELECT DISTINCT orders.id, user_id, product_id, created_at
+    FROM orders JOIN order_items ON order_id = orders.id
+    WHERE status IN ('completed', 'paid', 'shipped', 'delivered')
+      AND quantity > 0 AND quantity <> 'NaN'
+      AND user_id IS NOT NULL AND product_id IS NOT NULL
+      AND isfinite(created_at) AND created_at < now() + interval '1 day'
+), latest AS (
+    SELECT user_id, product_id, max(created_at) AS newest FROM purchases GROUP BY 1, 2
+)
+SELECT user_id, product_id, newest,
+       sum(0.5::float8 ^ (extract(epoch FROM newest - created_at)::float8 / (90 * 86400)))
+FROM latest JOIN purchases USING (user_id, product_id) GROUP BY 1, 2, 3
+"""
+FOUND = """
+SELECT user_id, product_id, last_updated_at, interaction_score FROM user_product_interactions
+"""
+
+USER_KEY = re.compile(r"user:(.+):top_buys")
+PRODUCT_KEY = re.compile(r"product:(.+):bought_together")
+ARTIFACTS = ("als_model", "basket_rules")
+
+
+def artifacts_load(folder: Path) -> None:
+    """Every current artifact that there is can be read."""
+    for name in ARTIFACTS:
+        if (folder / f"{name}.pkl").exists():
+            header, arrays = load_artifact(folder, name)
+            assert header.name == name
+            assert all(array.size for array in arrays.values())
+
+
+def lists_are_whole(lists: dict[str, Any]) -> None:
+    """Every list that a reader of Redis can see is complete: ranked, finite, without repetition."""
+    for key, value in lists.items():
+        if USER_KEY.fullmatch(key) or key == "global:top_buys":
+            products = json.loads(value)["products"]
+            ranking = [(product["product_id"], product["score"]) for product in products]
+        elif PRODUCT_KEY.fullmatch(key):
+            ranking = [(int(member), score) for member, score in reversed(value)]
+        else:
+            assert key.startswith("publication:"), f"a key that is left behind: {key}"
+            assert json.loads(value)["keys"] > 0
+            continue
+        ids, scores = [i for i, _ in ranking], [score for _, score in ranking]
+        assert ids, f"{key} is empty"
+        assert len(set(ids)) == len(ids), key
+        assert all(map(math.isfinite, scores)), key
+        assert scores == sorted(scores, reverse=True), key
+
+
+def interactions_equal_the_orders(connection: psycopg.Connection) -> None:
+    """The interactions are those of the orders as they are now, no more and no less."""
+    expected, found = (
+        {(user, product): (newest, score) for user, product, newest, score in rows}
+        for rows in (connection.execute(query).fetchall() for query in (EXPECTED, FOUND))
+    )
+    assert found.keys() == expected.keys()
+    assert {k: v[0] for k, v in found.items()} == {k: v[0] for k, v in expected.items()}
+    assert {k: v[1] for k, v in found.items()} == pytest.approx(
+        {k: v[1] for k, v in expected.items()}, rel=1e-9
+    )
+
+
+def everything_is_published(system: System) -> None:
+    """After a whole run: interactions, artifacts and lists fit the orders and one another."""
+    artifacts_load(system.home.data)
+    assert all((system.home.data / f"{name}.pkl").exists() for name in ARTIFACTS)
+    with system.database() as connection:
+        interactions_equal_the_orders(connection)
+        users = connection.execute("SELECT DISTINCT user_id FROM user_product_interactions")
+        expected = {f"user:{user}:top_buys" for (user,) in users}
+    lists = system.lists()
+    lists_are_whole(lists)
+    of_users = {key for key in lists if USER_KEY.fullmatch(key)}
+    of_products = {key for key in lists if PRODUCT_KEY.fullmatch(key)}
+    assert of_users == expected
+    assert of_products
+    assert {
+        name: json.loads(lists[f"publication:{name}"])["keys"]
+        for name in ("user_top_buys", "global_top_buys", "bought_together")
+    } == {
+        "user_top_buys": len(of_users),
+        "global_top_buys": 1,
+        "bought_together": len(of_products),
+    }
+
+
+def nothing_is_torn(system: System) -> None:
+    """After a fault: what is there is whole, old or new."""
+    artifacts_load(system.home.data)
+    lists_are_whole(system.lists())
