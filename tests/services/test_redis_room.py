@@ -216,7 +216,7 @@ def test_as_many_keys_fit_as_it_says(tmp_path: Path, items: list[tuple[str, Valu
         room = room_for(client, family, sample, KEYS, 100)
         assert not room.fits
         assert 100 < room.keys_that_fit < KEYS
-        with pytest.raises(RedisUnavailableError, match="used memory.*Raise its maxmemory"):
+        with pytest.raises(RedisUnavailableError, match=r"used memory.*Raise its maxmemory"):
             write(client, family, items)
         assert client.dbsize() == pytest.approx(room.keys_that_fit, rel=0.1)
 
