@@ -73,8 +73,7 @@ def let_orders_come_in(
         shop = inspect_shop(connection, session.settings)
         connection.commit()
         connection.autocommit = True  # a look at names shall leave no transaction open
-        total = len(waiting)
-        wanted = total if most is None else min(most, total)
+        wanted = len(waiting) if most is None else min(most, len(waiting))
 
         def names(order: Order) -> list[str]:
             ids = [line.product_id for line in order.lines]
@@ -90,7 +89,8 @@ def let_orders_come_in(
                 seed=seed,
             ):
                 telling.placed(orders)
-    console.print(telling.summary(total), highlight=False, soft_wrap=True)
+        left = len(waiting_orders(connection))
+    console.print(telling.summary(left), highlight=False, soft_wrap=True)
 
 
 class _Telling:
@@ -122,10 +122,9 @@ class _Telling:
             line = order_line(orders[-1], self._names(orders[-1]))
             self._console.print(of + rate + line, markup=False, highlight=False, soft_wrap=True)
 
-    def summary(self, held_back: int) -> str:
-        """What came in of the orders that were held back, and what is left."""
+    def summary(self, left: int) -> str:
+        """What came in, and what is left to come in."""
         came = f"{self._count:,} orders have come in, {self._rate}/s"
-        left = held_back - self._count
         return came + (
             f"; {left:,} are left, recsys simulate goes on" if left else "; none is left"
         )

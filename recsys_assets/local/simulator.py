@@ -114,17 +114,18 @@ def come_in(
     """Place the orders as time passes, ``rate`` a second on average; yield those of each commit.
 
     The first ``burst`` of them come at once. Where the database is slower than ``rate``, the next
-    order comes as soon as it can.
+    order comes as soon as it can. Orders that are there already are passed over without waiting.
     """
     left = iter(orders)
-    if first := list(islice(left, burst)):
-        place_orders(connection, first)
+    if first := place_orders(connection, list(islice(left, burst))):
         yield first
-    started = time.monotonic()
-    for order, moment in zip(left, arrivals(rate, seed), strict=False):
+    moments = arrivals(rate, seed)
+    started, moment = time.monotonic(), next(moments)
+    for order in left:
         time.sleep(max(0.0, started + moment - time.monotonic()))
-        if place_orders(connection, [order]):
-            yield [order]
+        if placed := place_orders(connection, [order]):
+            moment = next(moments)
+            yield placed
 
 
 _PLACE = """
@@ -141,17 +142,17 @@ WITH placed AS (
         AS l (order_id, product_id, quantity, price)
     WHERE order_id IN (SELECT id FROM placed)
 )
-SELECT count(*) FROM placed
+SELECT id FROM placed
 """
 
 
-def place_orders(connection: psycopg.Connection, orders: Sequence[Order]) -> int:
-    """Write orders with their lines and commit; return how many were not there before.
+def place_orders(connection: psycopg.Connection, orders: Sequence[Order]) -> list[Order]:
+    """Write orders with their lines and commit; return those that were not there before.
 
     An order that is there, as it is when another process was faster, is left as it is.
     """
     lines = [(order.id, line) for order in orders for line in order.lines]
-    row = connection.execute(
+    rows = connection.execute(
         _PLACE,
         [
             STATUS,
@@ -163,7 +164,7 @@ def place_orders(connection: psycopg.Connection, orders: Sequence[Order]) -> int
             [line.quantity for _, line in lines],
             [line.price for _, line in lines],
         ],
-    ).fetchone()
+    ).fetchall()
     connection.commit()
-    assert row is not None
-    return int(row[0])
+    placed = {order_id for (order_id,) in rows}
+    return [order for order in orders if order.id in placed]

@@ -139,8 +139,9 @@ def test_a_simulation_goes_on_where_the_last_one_stopped(connection: psycopg.Con
     for _ in come_in(connection, waiting[:5], rate=10_000):
         pass
     assert list(waiting_orders(connection)) == waiting[5:]
+    assert place_orders(connection, waiting[3:6]) == waiting[5:6]
     before = contents(connection)
-    assert place_orders(connection, waiting[:5]) == 0
+    assert place_orders(connection, waiting[:6]) == []
     assert list(come_in(connection, waiting[:5], rate=10_000)) == []
     assert contents(connection) == before
 
