@@ -49,9 +49,10 @@ format: .venv/dev.stamp  ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: .venv/dev.stamp  ## Measure mining and training beside their peers.
+bench: .venv/dev.stamp  ## Measure mining, training and publishing beside their peers.
 	$(BIN)/python benchmarks/mining.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/publishing.py
 
 .PHONY: bench-incremental
 bench-incremental: .venv/dev.stamp  ## Measure refreshes beside rebuilds in shops of 1, 4 and 16 million lines.

@@ -9,6 +9,7 @@ so that it may well happen twice. Whatever else Redis answers ends the work.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import islice
 from time import sleep
 from typing import Any, NamedTuple, TypeVar
@@ -34,7 +35,7 @@ Progress = Callable[[int], object]
 BATCH = 500
 BATCH_BYTES = 2**20
 
-_PAUSES = (0, 0.5, 2)  # seconds before each attempt; connecting has pauses of its own
+_PAUSES = (0, 0.5, 2)  # seconds before each attempt after the first; connecting has its own
 _PASSING = (
     ConnectionError,
     TimeoutError,
@@ -46,8 +47,6 @@ _PASSING = (
     RedisClusterException,
 )
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
-_MULTI_DEL = b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL\r\n"
-_EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 
 _Item = TypeVar("_Item")
 
@@ -80,11 +79,22 @@ def string_write(key: str, value: bytes) -> Write:
 
 def sorted_set_write(key: str, members: Mapping[str, float]) -> Write:
     """Replace a sorted set by ``members`` and their scores, in a transaction of DEL and ZADD."""
-    name = b"$%d\r\n%b\r\n" % (len(key.encode()), key.encode())
-    words = [word.encode() for member, score in members.items() for word in (repr(score), member)]
-    arguments = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
-    zadd = b"*%d\r\n$4\r\nZADD\r\n" % (2 + len(words))
-    return Write(key, b"".join((_MULTI_DEL, name, zadd, name, arguments, _EXEC)), replies=4)
+    name = f"{_length(len(key.encode()))}{key}"
+    words = [
+        f"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL{name}\r\n*{2 + 2 * len(members)}\r\n$4\r\nZADD{name}"
+    ]
+    for member, score in members.items():
+        number = repr(score)
+        size = len(member) if member.isascii() else len(member.encode())
+        words += (_length(len(number)), number, _length(size), member)
+    words.append("\r\n*1\r\n$4\r\nEXEC\r\n")
+    return Write(key, "".join(words).encode(), replies=4)
+
+
+@cache
+def _length(size: int) -> str:
+    """What stands between a word and the next one, of ``size`` bytes."""
+    return f"\r\n${size}\r\n"
 
 
 def write_all(client: Client, writes: Iterable[Write], progress: Progress = lambda _: None) -> int:
@@ -116,17 +126,15 @@ def in_batches(writes: Iterable[Write]) -> Iterator[list[Write]]:
 
 def write_batch(client: Client, batch: list[Write]) -> None:
     """Carry out every write, some of them twice if need be; errors as :func:`write_all`."""
-    failures = [Failure(write, ConnectionError("not sent yet")) for write in batch]
-    for attempt, pause in enumerate(_PAUSES):
-        sleep(pause)
-        writes = [_redirected(*failure) for failure in failures]
-        failures = _attempt(client, writes, again=attempt > 0)
-        if not failures:
-            return
-        if refused := [f for f in failures if not isinstance(f.error, _PASSING)]:
-            failures = refused
+    failures = _attempt(client, batch)
+    for pause in _PAUSES:
+        if not failures or not all(isinstance(error, _PASSING) for _, error in failures):
             break
-    write, error = failures[0]
+        sleep(pause)
+        failures = _attempt(client, [_redirected(*failure) for failure in failures], again=True)
+    if not failures:
+        return
+    write, error = min(failures, key=lambda failure: isinstance(failure.error, _PASSING))
     raise unavailable(f"did not write {write.key}", error) from error
 
 
@@ -141,7 +149,7 @@ def _redirected(write: Write, error: Exception) -> Write:
     return write._replace(asked=error.node_addr if isinstance(error, AskError) else None)
 
 
-def _attempt(client: Client, writes: list[Write], *, again: bool) -> list[Failure]:
+def _attempt(client: Client, writes: list[Write], *, again: bool = False) -> list[Failure]:
     """Send all, then read all replies; returns what was not confirmed."""
     try:
         if again and isinstance(client, RedisCluster):
