@@ -30,7 +30,9 @@ def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) ->
         raise _unreachable(url, error) from None
 
 
-def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
+def read_arrow(
+    url: str, query: sql.Composed, *, statement_timeout_seconds: float = 0
+) -> "pa.Table":
     """The rows of a query as an Arrow table, streamed in PostgreSQL's binary COPY format.
 
     Parameters must already stand in the query. Raises :class:`ShopError` as :func:`connect` does.
@@ -45,6 +47,7 @@ def read_arrow(url: str, query: sql.Composed) -> "pa.Table":
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute("SET timezone TO 'UTC'")
+            cursor.execute(f"SET statement_timeout TO {int(statement_timeout_seconds * 1000)}")
             cursor.execute(query.as_string(None))
             return cursor.fetch_arrow_table()
     except Error as error:

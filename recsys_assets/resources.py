@@ -15,7 +15,7 @@ import dagster as dg
 from psycopg import sql
 
 from recsys_assets import tables
-from recsys_assets.database import ShopError, connect, read_arrow
+from recsys_assets.database import connect, read_arrow
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop, product_names
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from recsys_assets.learn.artifacts import Arrays, Header
-    from recsys_assets.publish.redis_writer import Client
+    from recsys_assets.publish.redis_client import Client
+    from recsys_assets.shop_session import ShopSession
     from serving.contract import Id
 
 
@@ -46,9 +47,21 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
         with self.connect() as connection:
             return inspect_shop(connection, self)
 
+    @contextmanager
+    def session(self) -> "Iterator[ShopSession]":
+        """A connection with the shop as it is found there, closed at the end."""
+        from recsys_assets.shop_session import ShopSession
+
+        with self.connect() as connection:
+            shop = inspect_shop(connection, self)
+            yield ShopSession(connection, shop, self.half_life, self.overlap, self._read)
+
     def read(self, query: Callable[[Shop], sql.Composed]) -> "pa.Table":
         """The Arrow table of a query over the shop."""
-        return read_arrow(self.url, query(self.inspect()))
+        return self._read(query(self.inspect()))
+
+    def _read(self, query: sql.Composed) -> "pa.Table":
+        return read_arrow(self.url, query, statement_timeout_seconds=self.statement_timeout_seconds)
 
     def processed_through(self) -> datetime | None:
         """The time up to which orders are in the interactions; None before the first refresh."""
@@ -58,17 +71,11 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
             return orders_watermark(connection, inspect_shop(connection, self))
 
     def watermark(self) -> datetime:
-        """The time up to which orders are in the interactions.
+        """The time up to which orders are in the interactions; ShopError before the first."""
+        from recsys_assets.ingest.watermark import required_watermark
 
-        Raises :class:`recsys_assets.database.ShopError` before the first refresh.
-        """
-        watermark = self.processed_through()
-        if watermark is None:
-            raise ShopError(
-                "no order is in the interactions yet: load orders, then materialize"
-                " user_product_interactions"
-            )
-        return watermark
+        with self.connect() as connection:
+            return required_watermark(connection, inspect_shop(connection, self))
 
     def last_change(self) -> datetime | None:
         """The time of the latest change of an order; None in a shop without orders."""

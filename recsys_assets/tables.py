@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from recsys_assets.database import ShopError, columns_of
-from recsys_assets.shop import Shop, plain_id
+from recsys_assets.shop import EVERYTHING, Shop, plain_id
 
 INTERACTIONS = "user_product_interactions"
 COUNTED_ORDERS = "counted_orders"
@@ -144,36 +144,26 @@ def _has_schema(connection: psycopg.Connection, schema: str) -> bool:
     return row is not None and bool(row[0])
 
 
-def weights(shop: Shop, as_of: datetime, half_life: timedelta) -> sql.Composed:
-    """SELECT of (user_id, product_id, weight): every interaction's score decayed to ``as_of``.
+def weights(
+    shop: Shop, as_of: datetime, half_life: timedelta, whose: sql.Composable = EVERYTHING
+) -> sql.Composed:
+    """SELECT of (user_id, product_id, weight): every interaction's score brought to ``as_of``.
 
-    Ids are bigint or text, weight is float4.
+    Ids are bigint or text, weight is float4: what was bought since weighs more than one. ``whose``
+    narrows it (a condition that starts with WHERE).
     """
     return sql.SQL(
         "SELECT {user_id} AS user_id, {product_id} AS product_id,"
-        " (interaction_score * power(0.5::float8, least(100, greatest(0,"
+        " (interaction_score * power(0.5::float8, least(100, greatest(-20,"
         " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
-        " AS weight FROM {interactions}"
+        " AS weight FROM {interactions} {whose}"
     ).format(
         user_id=plain_id("user_id", shop.user_id_type),
         product_id=plain_id("product_id", shop.product_id_type),
         as_of=sql.Literal(as_of),
         half_life=sql.Literal(half_life.total_seconds()),
         interactions=interactions_table(shop),
-    )
-
-
-def mark_users(connection: psycopg.Connection, shop: Shop, users: sql.Composable) -> None:
-    """Note that the lists of the users of a SELECT of (user_id) are to be published.
-
-    A mark tells the transaction it was set in: who has read one can tell it from a later one.
-    """
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO {} (user_id, change)"
-            " SELECT user_id, pg_current_xact_id()::text::bigint FROM ({}) AS users"
-            " ON CONFLICT (user_id) DO UPDATE SET change = excluded.change"
-        ).format(changed_users_table(shop), users)
+        whose=whose,
     )
 
 
@@ -197,6 +187,20 @@ def popularity(
         half_life=sql.Literal(half_life.total_seconds()),
         popularity=popularity_table(shop),
         most=sql.Literal(most),
+    )
+
+
+def mark_users(connection: psycopg.Connection, shop: Shop, users: sql.Composable) -> None:
+    """Note that the lists of the users of a SELECT of (user_id) are to be published.
+
+    A mark tells the transaction it was set in: who has read one can tell it from a later one.
+    """
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (user_id, change)"
+            " SELECT user_id, pg_current_xact_id()::text::bigint FROM ({}) AS users"
+            " ON CONFLICT (user_id) DO UPDATE SET change = excluded.change"
+        ).format(changed_users_table(shop), users)
     )
 
 

@@ -24,7 +24,7 @@ from recsys_assets.ingest.watermark import (
     lock_state,
     save_state,
 )
-from recsys_assets.shop import Shop, identifier
+from recsys_assets.shop import Shop, comparable_id, id_range, identifier
 from recsys_assets.tables import (
     counted_orders_table,
     forget_publication,
@@ -112,37 +112,17 @@ def _next_chunk(
             column=column,
             orders=identifier(shop.orders),
             whose=whose,
-            range=_range(column, id_type, backfill.after, None),
-            ordered=_comparable(column, id_type),
+            range=id_range(column, id_type, backfill.after, None),
+            ordered=comparable_id(column, id_type),
             most=chunk_orders - 1,
         )
     ).fetchone()
     last = row[0] if row else None
     scope = Scope(
-        sql.SQL("{} AND {}").format(whose, _range(column, id_type, backfill.after, last)),
-        sql.SQL("{} AND {}").format(ours, _range(our_column, id_type, backfill.after, last)),
+        sql.SQL("{} AND {}").format(whose, id_range(column, id_type, backfill.after, last)),
+        sql.SQL("{} AND {}").format(ours, id_range(our_column, id_type, backfill.after, last)),
     )
     done = min(backfill.done + chunk_orders, backfill.orders)
     if last is not None:
         return scope, replace(backfill, after=last, done=done)
     return scope, replace(backfill, stage=FOLLOWING[backfill.stage], after=None, done=done)
-
-
-def _range(
-    column: sql.Composable, id_type: str, after: str | None, last: str | None
-) -> sql.Composable:
-    """The ids above ``after`` up to ``last``, both texts of ids; None: without that bound."""
-    bounds = [
-        sql.SQL("{} {} {}::{}").format(
-            _comparable(column, id_type), sql.SQL(operator), sql.Literal(bound), sql.SQL(id_type)
-        )
-        for operator, bound in ((">", after), ("<=", last))
-        if bound is not None
-    ]
-    return sql.SQL(" AND ").join(bounds) if bounds else sql.SQL("true")
-
-
-def _comparable(column: sql.Composable, id_type: str) -> sql.Composable:
-    """A column of ids for comparisons which come out alike in the shop's table and in ours."""
-    is_text = id_type == "text" or id_type.startswith("character")
-    return sql.SQL('{} COLLATE "C"').format(column) if is_text else column

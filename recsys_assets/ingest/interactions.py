@@ -122,7 +122,12 @@ def refresh_interactions(
         if under_way:
             ahead, users = _count_all(connection, shop)
             total = replace(total, users=users)
-            refresh = replace(refresh, changed_orders=orders, orders_dated_ahead=ahead)
+            refresh = replace(
+                refresh,
+                changed_orders=orders,
+                orders_dated_ahead=ahead,
+                newest=_newest(connection, interactions_table(shop)),
+            )
     return replace(
         refresh,
         rebuilt=under_way,
@@ -159,7 +164,8 @@ def refresh_changed(
         as_of = watermark or database_now(connection)
         scope = Scope.listed(shop, "changed")
         difference = count_orders(connection, shop, scope, as_of=as_of, half_life=half_life)
-        newest = _newest(connection) if difference.users else []
+        fresh = sql.Identifier("pg_temp", "fresh")
+        newest = _newest(connection, fresh) if difference.users else []
     save_state(connection, shop, replace(state, watermark=watermark))
     return Refresh(
         rebuilt=False,
@@ -200,10 +206,14 @@ def _find_changed(
     return row
 
 
-def _newest(connection: psycopg.Connection, most: int = 5) -> list[Interaction]:
+def _newest(
+    connection: psycopg.Connection, table: sql.Identifier, most: int = 5
+) -> list[Interaction]:
     rows = connection.execute(
-        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
-        " FROM pg_temp.fresh ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s",
+        sql.SQL(
+            "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
+            " FROM {} ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s"
+        ).format(table),
         [most],
     )
     return [Interaction(*row) for row in rows]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
+from recsys_assets.database import ShopError
 from recsys_assets.shop import Shop
 from recsys_assets.tables import INTERACTIONS, batch_metadata_table
 
@@ -101,6 +102,17 @@ def orders_watermark(connection: psycopg.Connection, shop: Shop) -> datetime | N
         [INTERACTIONS],
     ).fetchone()
     return row[0] if row else None
+
+
+def required_watermark(connection: psycopg.Connection, shop: Shop) -> datetime:
+    """The watermark; :class:`ShopError` before the first refresh."""
+    watermark = orders_watermark(connection, shop)
+    if watermark is None:
+        raise ShopError(
+            "no order is in the interactions yet: load orders, then materialize"
+            " user_product_interactions"
+        )
+    return watermark
 
 
 def _from_json(content: dict[str, Any]) -> Backfill:

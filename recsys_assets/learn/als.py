@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys_assets.learn.matrix import Ids, Interactions
 
@@ -26,12 +27,18 @@ class AlsParameters:
 
 @dataclass(frozen=True)
 class AlsModel:
-    """Factors float32, users x f and products x f, with the ids of their rows."""
+    """What was learnt of the products, from which any user's factors follow (:func:`fold_in`).
 
-    user_factors: NDArray[np.float32]
+    ``product_factors`` is float32, products x f, with the ids of its rows. ``popularity`` is the
+    sum of each product's weights, ``user_count`` the number of users that it was learnt from.
+    """
+
     product_factors: NDArray[np.float32]
-    user_ids: Ids
     product_ids: Ids
+    popularity: NDArray[np.float32]
+    user_count: int
+    alpha: float
+    regularization: float
 
 
 def nearest_products(model: AlsModel, products: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -80,8 +87,30 @@ def fit_als(
             callback=lambda iteration, _seconds, _loss: progress(iteration + 1),
         )
     return AlsModel(
-        user_factors=model.user_factors,
         product_factors=model.item_factors,
-        user_ids=interactions.user_ids,
         product_ids=interactions.product_ids,
+        popularity=np.asarray(interactions.matrix.sum(axis=0), np.float32).ravel(),
+        user_count=len(interactions.user_ids),
+        alpha=parameters.alpha,
+        regularization=parameters.regularization,
     )
+
+
+def fold_in(model: AlsModel, weights: csr_matrix) -> NDArray[np.float32]:
+    """The factors of users, users x f, from all of their interactions with the model's products.
+
+    ``weights`` is users x products of the model. This is the step of ALS that solves for the users,
+    exactly: factors depend on nobody else's, and are zero without interactions.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        solver = AlternatingLeastSquares(
+            factors=model.product_factors.shape[1],
+            alpha=model.alpha,
+            regularization=model.regularization,
+        )
+        solver.item_factors = model.product_factors
+        factors: NDArray[np.float32] = solver.recalculate_user(np.arange(weights.shape[0]), weights)
+    return factors

@@ -46,6 +46,21 @@ def interactions_from_arrow(table: pa.Table) -> Interactions:
     return Interactions(matrix, user_ids, product_ids)
 
 
+def beside(interactions: Interactions, product_ids: Ids) -> tuple[csr_matrix, Ids]:
+    """The matrix with the columns of ``product_ids``, then those of all other products; their ids.
+
+    ``product_ids`` are ascending, and so are the others among themselves.
+    """
+    column = positions(product_ids, interactions.product_ids)
+    other = column < 0
+    column[other] = len(product_ids) + np.arange(other.sum())
+    old = interactions.matrix
+    ids = np.concatenate([product_ids, interactions.product_ids[other]])
+    matrix = csr_matrix((old.data, column[old.indices], old.indptr), shape=(old.shape[0], len(ids)))
+    matrix.sort_indices()
+    return matrix, ids
+
+
 def encode_ids(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
     """Positions of a column's values among its distinct values, and those in ascending order."""
     encoded = column.combine_chunks().dictionary_encode()

@@ -1,7 +1,9 @@
 """The assets of the stage publish: three families of keys in Redis."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -17,7 +19,23 @@ from serving.contract import Family, Id
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_assets.publish.redis_writer import Client
+    from recsys_assets.publish.changed_users import Plan
+    from recsys_assets.publish.personal import PublishedUsers, Recipe
+    from recsys_assets.publish.redis_client import Client
+    from recsys_assets.publish.redis_room import Room
+    from recsys_assets.shop_session import ShopSession
+
+
+SAMPLE = 200
+ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
+    dg.AssetCheckSpec(
+        "room_in_redis",
+        asset=asset,
+        blocking=True,
+        description="Redis has memory for the lists; otherwise none is written.",
+    )
+    for asset in ("user_top_buys", "bought_together")
+)
 
 
 class TopBuysConfig(dg.Config):
@@ -27,7 +45,13 @@ class TopBuysConfig(dg.Config):
 
 
 class UserTopBuysConfig(TopBuysConfig):
-    """How ALS and a user's own purchases are blended."""
+    """How ALS and a user's own purchases are blended, and whose lists are published."""
+
+    only_changed: bool = Field(
+        False,
+        description="only users whose orders have changed, by model, length and weight of the last"
+        " publication of all",
+    )
 
     own_weight: float = Field(
         2.0, ge=0, description="score of the user's most bought product, added to that of ALS"
@@ -43,12 +67,12 @@ class BoughtTogetherConfig(dg.Config):
 
 @dg.asset(
     deps=[als_model, user_product_interactions],
+    check_specs=[ROOM_FOR_USERS],
     group_name="publish",
     kinds={"python", "redis"},
     owners=["team:data"],
     tags={"domain": "recommendations"},
-    code_version="1",
-    pool=Family.USER_TOP_BUYS.value,
+    code_version="2",
 )
 def user_top_buys(
     context: dg.AssetExecutionContext,
@@ -56,60 +80,67 @@ def user_top_buys(
     shop: ShopDatabase,
     artifacts: ArtifactStore,
     redis: RedisPublisher,
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """`user:{id}:top_buys` for every user with purchases: ALS blended with their own purchases.
 
-    The exact best products of all, computed in blocks of users so that memory stays bounded.
+    The exact best products of all, computed in blocks of users so that memory stays bounded. With
+    `only_changed`, the same lists for the users alone whose orders have changed.
     """
-    import numpy as np
-
-    from recsys_assets.learn.als import AlsModel
-    from recsys_assets.learn.artifacts import from_arrays
-    from recsys_assets.learn.matrix import interactions_from_arrow
-    from recsys_assets.publish.redis_writer import Edition, publish
-    from recsys_assets.publish.top_buys import blended_top_n, factors_of, personal_lists
+    from recsys_assets.publish.personal import NoRoomError, publish_everybody, recipe_from
 
     started = time.monotonic()
-    watermark = shop.watermark()
-    header, arrays = artifacts.load(ALS_MODEL)
-    model = from_arrays(AlsModel, arrays)
-    weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
-    interactions = interactions_from_arrow(weights)
-    user_ids, product_ids = interactions.user_ids, interactions.product_ids
-    read = time.monotonic()
-    lists = blended_top_n(
-        factors_of(user_ids, model.user_ids, model.user_factors),
-        factors_of(product_ids, model.product_ids, model.product_factors),
-        interactions.matrix,
-        popularity=np.asarray(interactions.matrix.sum(axis=0), np.float32).ravel(),
-        own_weight=config.own_weight,
-        n=config.length,
-    )
-    edition = Edition(header.version, datetime.now(UTC), watermark)
-    progress = Progress(context.log.info, "users published", len(user_ids))
-    with redis.client() as client:
-        published = publish(
-            client,
-            Family.USER_TOP_BUYS,
-            edition,
-            personal_lists(lists, user_ids, product_ids, edition),
-            user_ids,
-            progress,
-        )
-        examples = _top_buys_of(client, user_ids[:: max(1, len(user_ids) // 3)][:3].tolist())
-    return dg.MaterializeResult(
-        metadata={
-            "users": published.keys,
-            "users_left_out": len(user_ids) - published.keys,
-            "users_unknown_to_model": int((~np.isin(user_ids, model.user_ids)).sum()),
-            "keys_removed": published.removed,
-            "model_version": header.version,
-            "orders_through": dg.MetadataValue.timestamp(watermark),
-            "seconds_reading": read - started,
+    with shop.session() as session, redis.client() as client:
+        published = _of_changed_users(session, client, artifacts) if config.only_changed else None
+        if published is None:
+            recipe = recipe_from(
+                artifacts.load(ALS_MODEL), length=config.length, own_weight=config.own_weight
+            )
+            _, users = tables.count_interactions(session.connection, session.shop)
+            progress = Progress(context.log.info, "users published", users)
+            try:
+                published = publish_everybody(session, client, recipe, progress=progress)
+            except NoRoomError as error:
+                yield _room(ROOM_FOR_USERS, error.room)
+                raise dg.Failure(str(error), allow_retries=False) from error
+        examples = _top_buys_of(client, shop.some_users(3))
+    yield dg.MaterializeResult(
+        metadata=top_buys_metadata(published)
+        | {
             "seconds": time.monotonic() - started,
             "examples": dg.MetadataValue.md(shop.side_by_side(examples)),
         }
     )
+    yield _room(ROOM_FOR_USERS, published.room)
+
+
+def top_buys_metadata(published: "PublishedUsers") -> dict[str, "int | str | dg.MetadataValue"]:
+    """What was published, as the metadata of a materialization."""
+    metadata: dict[str, int | str | dg.MetadataValue] = {
+        "users": published.written,
+        "users_left_out": published.left_out,
+        "keys_removed": published.removed,
+        "model_version": published.model_version,
+    }
+    if published.orders_through:
+        metadata["orders_through"] = dg.MetadataValue.timestamp(published.orders_through)
+    return metadata
+
+
+def _of_changed_users(
+    session: "ShopSession", client: "Client", artifacts: ArtifactStore
+) -> "PublishedUsers | None":
+    """Publish the changed users' lists; None when there has to be a publication of all first."""
+    from recsys_assets.learn.artifacts import ArtifactError
+    from recsys_assets.publish.personal import publish_changed, recipe_from
+
+    def recipe(plan: "Plan") -> "Recipe":
+        artifact = artifacts.load(ALS_MODEL, plan.model_version)
+        return recipe_from(artifact, length=plan.length, own_weight=plan.own_weight)
+
+    try:
+        return publish_changed(session, client, recipe)
+    except ArtifactError:  # the model of the last publication is not kept any more
+        return None
 
 
 @dg.asset(
@@ -118,8 +149,7 @@ def user_top_buys(
     kinds={"postgres", "redis"},
     owners=["team:data"],
     tags={"domain": "recommendations"},
-    code_version="1",
-    pool=Family.GLOBAL_TOP_BUYS.value,
+    code_version="2",
 )
 def global_top_buys(
     context: dg.AssetExecutionContext,
@@ -134,34 +164,23 @@ def global_top_buys(
     import numpy as np
 
     from recsys_assets.figures import ranking
-    from recsys_assets.publish.popularity import popular_list
-    from recsys_assets.publish.redis_writer import Edition, publish
+    from recsys_assets.publish.popularity import publish_popular
 
     started = time.monotonic()
-    watermark = shop.watermark()
-    popularity = shop.read(lambda s: tables.popularity(s, watermark, shop.half_life))
-    generated_at = datetime.now(UTC)
-    edition = Edition(f"{generated_at:%Y%m%dT%H%M%S.%fZ}", generated_at, watermark)
-    with redis.client() as client:
-        publish(
-            client,
-            Family.GLOBAL_TOP_BUYS,
-            edition,
-            [popular_list(popularity, config.length, edition)],
-            popularity["product_id"].to_numpy(),
-        )
+    with shop.session() as session, redis.client() as client:
+        edition, popularity = publish_popular(session, client, config.length)
     context.log.info(f"{len(popularity):,} products sold; the first {config.length} published")
     return dg.MaterializeResult(
         metadata={
             "products_sold": len(popularity),
             "products_published": min(config.length, len(popularity)),
             "model_version": edition.model_version,
-            "orders_through": dg.MetadataValue.timestamp(watermark),
+            "orders_through": dg.MetadataValue.timestamp(edition.orders_through),
             "seconds": time.monotonic() - started,
             "most_popular": dg.MetadataValue.md(_most_popular(shop, popularity)),
             "popularity": dg.MetadataValue.md(
                 ranking(
-                    np.asarray(popularity["orders"]),
+                    np.sort(np.asarray(popularity["orders"]))[::-1],
                     title="Popularity",
                     x="rank of the product",
                     y="orders",
@@ -179,6 +198,7 @@ def global_top_buys(
     tags={"domain": "recommendations"},
     code_version="1",
     pool=Family.BOUGHT_TOGETHER.value,
+    check_specs=[ROOM_FOR_PRODUCTS],
 )
 def bought_together(
     context: dg.AssetExecutionContext,
@@ -186,7 +206,7 @@ def bought_together(
     shop: ShopDatabase,
     artifacts: ArtifactStore,
     redis: RedisPublisher,
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """`product:{id}:bought_together`: for every product the strongest rules it is antecedent of.
 
     Ordered by strength, the lift shrunk by the orders expected by chance, so that coincidences of
@@ -198,6 +218,7 @@ def bought_together(
     from recsys_assets.learn.rules import BasketRules, top_consequents
     from recsys_assets.publish.bought_together import pairing_lists
     from recsys_assets.publish.redis_reader import read_bought_together
+    from recsys_assets.publish.redis_room import room_for
     from recsys_assets.publish.redis_writer import Edition, publish
 
     started = time.monotonic()
@@ -208,6 +229,11 @@ def bought_together(
     edition = Edition(header.version, datetime.now(UTC), header.orders_through)
     progress = Progress(context.log.info, "products published", len(listed))
     with redis.client() as client:
+        sample = list(islice(pairing_lists(rules, top), SAMPLE))
+        room = room_for(client, Family.BOUGHT_TOGETHER, sample, len(listed), config.length)
+        if not room.fits:
+            yield _room(ROOM_FOR_PRODUCTS, room)
+            raise dg.Failure(str(room), allow_retries=False)
         published = publish(
             client,
             Family.BOUGHT_TOGETHER,
@@ -223,7 +249,7 @@ def bought_together(
         }
     names = shop.product_names(list(examples))
     examples = {f"with {names.get(product, product)}": lists for product, lists in examples.items()}
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "products": published.keys,
             "products_sold": len(rules.product_ids),
@@ -234,6 +260,21 @@ def bought_together(
             "seconds": time.monotonic() - started,
             "examples": dg.MetadataValue.md(shop.side_by_side(examples)),
         }
+    )
+    yield _room(ROOM_FOR_PRODUCTS, room)
+
+
+def _room(spec: dg.AssetCheckSpec, room: "Room | None") -> dg.AssetCheckResult:
+    """The check that a publication fits into Redis; None: it was one of a few lists."""
+    if room is None:
+        return dg.AssetCheckResult(
+            check_name=spec.name, passed=True, description="a few lists: not estimated"
+        )
+    return dg.AssetCheckResult(
+        check_name=spec.name,
+        passed=room.fits,
+        description=str(room),
+        metadata={"bytes_needed": room.needed, "bytes_free": room.free},
     )
 
 

@@ -2,8 +2,11 @@
 
 The blended score of a product for a user is ``als + weight * own / max(own)``, where ``als`` is the
 product of the two factors, ``own`` the user's decayed number of purchases of it and ``max(own)``
-that of the user's most bought product. Whoever the model does not know has own purchases alone.
+that of the user's most bought product. Whoever the model knows nothing of has own purchases alone.
 Equal scores are ordered by popularity, and what then is left of a list is filled by it.
+
+A list is a function of the model and of this user's interactions alone, bit by bit: it does not
+depend on whose lists are computed beside it, or when.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys_assets.cores import available_cores
-from recsys_assets.learn.matrix import Ids, positions
+from recsys_assets.learn.matrix import Ids
 from recsys_assets.publish.redis_writer import Edition
 from serving import contract
 from serving.contract import ScoredProduct, TopBuys
@@ -23,6 +26,7 @@ from serving.contract import ScoredProduct, TopBuys
 Floats = NDArray[np.float32]
 
 _BLOCK_BYTES = 16 * 2**20
+_BLOCK_ROWS = 1024
 _SAMPLE = 4096
 
 
@@ -48,27 +52,33 @@ def blended_top_n(
 ) -> Iterator[TopLists]:
     """The exact top ``n`` products of every user, in blocks of users in ascending order.
 
-    ``user_factors`` is users x f (a row of zeros for a user the model does not know),
-    ``product_factors`` products x f (zeros likewise), ``purchases`` users x products with positive
-    decayed counts, ``popularity`` one number per product. Memory is bounded by ``threads`` x
-    ``block_bytes`` for the scores of a block of users, whatever the number of users.
+    ``user_factors`` is users x f (a row of zeros for a user the model knows nothing of),
+    ``product_factors`` products x f, ``popularity`` one number for each of these products.
+    ``purchases`` is users x columns with positive decayed counts: columns beyond those products are
+    of products that the model does not know, which only their buyers can have. A list that cannot
+    be filled ends in scores of minus infinity. Memory is bounded by ``threads`` x ``block_bytes``
+    for the scores of a block of users, whatever the number of users.
     """
     # Columns in the order of popularity: equal scores then come out right from a stable sort, and
     # the first columns hold most of every list.
-    order = np.argsort(-popularity, kind="stable")
-    factors = np.ascontiguousarray(product_factors[order].T)
+    known, columns = len(product_factors), purchases.shape[1]
+    order = np.r_[np.argsort(-popularity, kind="stable"), known:columns]
+    factors = np.ascontiguousarray(product_factors[order[:known]].T)
     purchases = scaled_by_maximum(purchases)[:, order]
-    n = min(n, len(order))
+    n = min(n, columns)
     users = len(user_factors)
-    rows = max(1, block_bytes // (4 * max(1, len(order))))
+    rows = min(_BLOCK_ROWS, max(1, block_bytes // (4 * max(1, known))))
     threads = threads or available_cores()
 
     def block(start: int) -> TopLists:
-        scores = user_factors[start : start + rows] @ factors
         own = purchases[start : start + rows]
+        scores = _products_of(user_factors[start : start + rows], factors, rows, columns)
         row = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
-        scores[row, own.indices] += np.float32(own_weight) * own.data
-        products, best = top_n(scores, n)
+        gain = np.float32(own_weight) * own.data
+        scores[row, own.indices] = np.where(
+            own.indices < known, scores[row, own.indices] + gain, gain
+        )
+        products, best = top_n(scores[: own.shape[0]], n)
         return TopLists(start, order[products], best)
 
     from threadpoolctl import threadpool_limits
@@ -79,6 +89,21 @@ def blended_top_n(
         starts = range(0, users, rows)
         for wave in range(0, len(starts), 2 * threads):
             yield from pool.map(block, starts[wave : wave + 2 * threads])
+
+
+def _products_of(user_factors: Floats, factors: Floats, rows: int, columns: int) -> Floats:
+    """The factors' products, ``rows`` x ``columns``; minus infinity beyond the known products.
+
+    Always the product of two matrices of the same shapes, for which BLAS adds up in the same order
+    whatever the other users are: a few rows alone may take another way.
+    """
+    padded = np.zeros((rows, len(factors)), np.float32)
+    padded[: len(user_factors)] = user_factors
+    scores = padded @ factors
+    new = columns - factors.shape[1]
+    if not new:
+        return scores
+    return np.hstack([scores, np.full((rows, new), -np.inf, np.float32)])
 
 
 def top_n(scores: Floats, n: int) -> tuple[NDArray[np.int64], Floats]:
@@ -113,15 +138,6 @@ def scaled_by_maximum(purchases: csr_matrix) -> csr_matrix:
     return scaled
 
 
-def factors_of(ids: Ids, model_ids: Ids, model_factors: Floats) -> Floats:
-    """The model's factors of ``ids``, a row of zeros for each that the model does not know."""
-    position = positions(model_ids, ids)
-    factors = np.zeros((len(ids), model_factors.shape[1]), np.float32)
-    known = position >= 0
-    factors[known] = model_factors[position[known]]
-    return factors
-
-
 def personal_lists(
     lists: Iterable[TopLists],
     user_ids: Ids,
@@ -131,9 +147,10 @@ def personal_lists(
     """Redis keys and values of the users' lists; users whose ids no key can hold are left out."""
     for block in lists:
         users = user_ids[block.first_row : block.first_row + len(block.products)].tolist()
+        lengths = np.isfinite(block.scores).sum(axis=1).tolist()
         products = product_ids[block.products].tolist()
         scores = np.round(block.scores.astype(np.float64), 6).tolist()
-        for user, user_products, user_scores in zip(users, products, scores, strict=True):
+        for user, length, best, their in zip(users, lengths, products, scores, strict=True):
             if not contract.is_id(user):
                 continue
             value = TopBuys(
@@ -141,6 +158,6 @@ def personal_lists(
                 model_version=edition.model_version,
                 generated_at=edition.generated_at,
                 orders_through=edition.orders_through,
-                products=list(map(ScoredProduct, user_products, user_scores)),
+                products=list(map(ScoredProduct, best[:length], their[:length])),
             )
             yield contract.user_top_buys_key(user), contract.encode_top_buys(value)

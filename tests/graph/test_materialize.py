@@ -135,7 +135,7 @@ def test_metadata_tells_what_was_done(shop: Graph):
             "rebuilt": True,
         },
         "als_model": {"users": 3, "products": 3, "interactions": 7},
-        "user_top_buys": {"users": 3, "users_unknown_to_model": 0, "keys_removed": 0},
+        "user_top_buys": {"users": 3, "users_left_out": 0, "keys_removed": 0},
         "global_top_buys": {"products_sold": 4, "products_published": 4},
         "basket_rules": {
             "orders": 5,

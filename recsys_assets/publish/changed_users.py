@@ -1,0 +1,122 @@
+"""Whose lists are to be published: the marks that a refresh leaves, and what was published last.
+
+A refresh marks the users it changes in the same transaction; a mark is taken away once the user's
+list is written. So no change is lost between the two, whatever ends in between: at worst a list is
+written twice.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from recsys_assets.ingest.watermark import orders_watermark
+from recsys_assets.shop import Shop
+from recsys_assets.tables import USER_TOP_BUYS, batch_metadata_table, changed_users_table
+
+EVERY = sql.SQL("true")
+
+Mark = tuple[Any, int]
+"""The user's id and the transaction that has changed their interactions."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the users' lists are published from: the artifact's version, and the asset's config.
+
+    ``complete`` says whether every user has a list of it; until then a publication is under way, or
+    was broken off.
+    """
+
+    model_version: str
+    length: int
+    own_weight: float
+    complete: bool = False
+
+
+def read_plan(connection: psycopg.Connection, shop: Shop) -> Plan | None:
+    """The plan of the last publication of all users; None when the next has to be one of all."""
+    row = connection.execute(
+        sql.SQL("SELECT parameters FROM {} WHERE job_name = %s").format(batch_metadata_table(shop)),
+        [USER_TOP_BUYS],
+    ).fetchone()
+    return Plan(**row[0]) if row else None
+
+
+def save_plan(
+    connection: psycopg.Connection, shop: Shop, plan: Plan, orders_through: datetime | None
+) -> None:
+    """Note what the users' lists are published from, and the orders they know."""
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (job_name, last_processed_at, parameters) VALUES (%s, %s, %s)"
+            " ON CONFLICT (job_name) DO UPDATE SET parameters = excluded.parameters,"
+            " last_processed_at = excluded.last_processed_at"
+        ).format(batch_metadata_table(shop)),
+        [USER_TOP_BUYS, orders_through, json.dumps(asdict(plan))],
+    )
+
+
+def marked_users(
+    connection: psycopg.Connection,
+    shop: Shop,
+    *,
+    most: int | None = None,
+    whose: sql.Composable = EVERY,
+) -> tuple[datetime | None, list[Mark]]:
+    """Marks of users, and a watermark up to which every change is marked or published.
+
+    Up to ``most`` of those for which ``whose`` holds, a condition on ``user_id``.
+    """
+    watermark = orders_watermark(connection, shop)  # before the marks, which may then be of more
+    rows = connection.execute(
+        sql.SQL("SELECT user_id, change FROM {} WHERE {} ORDER BY user_id LIMIT %s").format(
+            changed_users_table(shop), whose
+        ),
+        [most],
+    )
+    return watermark, rows.fetchall()
+
+
+def take_marks(connection: psycopg.Connection, shop: Shop, marks: list[Mark]) -> None:
+    """Take these marks away; one that was set anew in the meantime stays."""
+    connection.execute(
+        sql.SQL(
+            "DELETE FROM {} AS marks"
+            " USING unnest(%s::text[], %s::bigint[]) AS done(user_id, change)"
+            " WHERE marks.user_id = done.user_id::{} AND marks.change = done.change"
+        ).format(changed_users_table(shop), sql.SQL(shop.user_id_type)),
+        [[str(user_id) for user_id, _ in marks], [change for _, change in marks]],
+    )
+
+
+@contextmanager
+def publishing(connection: psycopg.Connection, shop: Shop, what: str) -> Iterator[None]:
+    """Wait until nobody else publishes ``what``, and keep others waiting; ends with the session."""
+    connection.execute(f"SELECT pg_advisory_lock({_LOCK})", [_key(shop, what)])
+    try:
+        yield
+    finally:
+        with suppress(psycopg.OperationalError):  # the session is lost, and its lock with it
+            connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", [_key(shop, what)])
+
+
+def is_under_way(connection: psycopg.Connection, shop: Shop, what: str) -> bool:
+    """Whether somebody publishes ``what``."""
+    key = _key(shop, what)
+    row = connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})", [key]).fetchone()
+    if row == (True,):
+        connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", [key])
+    return row == (False,)
+
+
+_LOCK = "hashtextextended(%s, 0)"
+
+
+def _key(shop: Shop, what: str) -> str:
+    return f"{shop.schema} {what}"

@@ -1,0 +1,259 @@
+"""Publication of the users' lists: of all users, in chunks, or of those whose orders changed.
+
+Both make a list in the same way, from the model and the user's own interactions, so that the lists
+of changed users are what a publication of all would make of them. They take turns: a chunk at a
+time is read and written, and nobody else writes users' lists meanwhile.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from recsys_assets import tables
+from recsys_assets.ingest.watermark import required_watermark
+from recsys_assets.learn.als import AlsModel, fold_in
+from recsys_assets.learn.artifacts import Header, from_arrays
+from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_arrow
+from recsys_assets.publish.changed_users import (
+    Mark,
+    Plan,
+    is_under_way,
+    marked_users,
+    publishing,
+    read_plan,
+    save_plan,
+    take_marks,
+)
+from recsys_assets.publish.redis_client import Client
+from recsys_assets.publish.redis_reader import read_publication
+from recsys_assets.publish.redis_room import Room, room_for
+from recsys_assets.publish.redis_writer import (
+    BATCH,
+    Edition,
+    batched,
+    finish,
+    publish_some,
+    write,
+)
+from recsys_assets.publish.top_buys import blended_top_n, personal_lists
+from recsys_assets.shop import comparable_id, id_range, plain_id
+from recsys_assets.shop_session import ShopSession
+from serving.contract import Family, Id, is_id
+
+FAMILY = Family.USER_TOP_BUYS
+CHUNK_INTERACTIONS = 2_000_000
+CHUNK_USERS = 5_000
+EVERYBODY = "every user's top buys"
+_SAMPLE_USERS = 200
+
+Item = tuple[str, bytes]
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes lists: a version of the model, the date that weights are brought to, the plan."""
+
+    model: AlsModel
+    as_of: datetime
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class PublishedUsers:
+    """Numbers of users whose lists were written and removed, and what these lists know.
+
+    Of a publication of all users also: ``left_out``, those with ids that no key can hold, and the
+    ``room`` that was needed in Redis.
+    """
+
+    written: int
+    removed: int
+    model_version: str
+    orders_through: datetime | None
+    left_out: int = 0
+    room: Room | None = None
+
+
+class NoRoomError(RuntimeError):
+    """The lists would not fit into Redis; nothing was written."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__(str(room))
+        self.room = room
+
+
+def recipe_from(
+    artifact: tuple[Header, Mapping[str, Any]], *, length: int, own_weight: float
+) -> Recipe:
+    """The recipe for lists of an artifact of ALS; ArtifactError when it is of another release."""
+    header, arrays = artifact
+    model = from_arrays(AlsModel, arrays)
+    # Weights are brought to one date, that of the model, so that a list does not depend on when it
+    # is made.
+    as_of = header.orders_through or header.created_at
+    return Recipe(model, as_of, Plan(header.version, length, own_weight))
+
+
+def lists_of(weights: pa.Table, recipe: Recipe, edition: Edition) -> tuple[Ids, Iterator[Item]]:
+    """The users of a table of weights, ascending, and the Redis keys and values of their lists."""
+    interactions = interactions_from_arrow(weights)
+    purchases, product_ids = beside(interactions, recipe.model.product_ids)
+    lists = blended_top_n(
+        fold_in(recipe.model, purchases[:, : len(recipe.model.product_ids)]),
+        recipe.model.product_factors,
+        purchases,
+        recipe.model.popularity,
+        own_weight=recipe.plan.own_weight,
+        n=recipe.plan.length,
+    )
+    return interactions.user_ids, personal_lists(lists, interactions.user_ids, product_ids, edition)
+
+
+def publish_changed(
+    session: ShopSession, client: Client, recipe: Callable[[Plan], Recipe]
+) -> PublishedUsers | None:
+    """Publish the lists of the users that are marked, by the plan of the last publication of all.
+
+    None when there has to be one of all users first. ``recipe`` gives what lists of a plan are made
+    with. At the end the record of the publication knows the orders up to the watermark.
+    """
+    connection, shop = session.connection, session.shop
+    plan = read_plan(connection, shop)
+    record = read_publication(client, FAMILY)
+    if plan is None or record is None:
+        return None
+    if not plan.complete and not is_under_way(connection, shop, EVERYBODY):
+        return None  # it was broken off
+    current = recipe(plan)
+    written = removed = 0
+    while True:
+        with publishing(connection, shop, FAMILY):
+            through, marks = marked_users(connection, shop, most=CHUNK_USERS)
+            last = len(marks) < CHUNK_USERS
+            edition = Edition(plan.model_version, datetime.now(UTC), through)
+            items, gone = _lists_of_marked(session, current, edition, marks)
+            # The model that all lists are of, which is another while all are being published anew.
+            recorded = replace(
+                edition,
+                model_version=record.model_version,
+                orders_through=through if last else record.orders_through,
+            )
+            published = publish_some(client, FAMILY, recorded, items, gone)
+            take_marks(connection, shop, marks)
+        written, removed = written + published.keys, removed + published.removed
+        if last:
+            return PublishedUsers(written, removed, plan.model_version, through)
+
+
+def publish_everybody(
+    session: ShopSession,
+    client: Client,
+    recipe: Recipe,
+    *,
+    chunk_interactions: int = CHUNK_INTERACTIONS,
+    progress: Progress = lambda _: None,
+) -> PublishedUsers:
+    """Publish the lists of all users with interactions, and remove those of all others.
+
+    Waits for another publication of all. Raises :class:`NoRoomError` before anything is written.
+    """
+    connection, shop = session.connection, session.shop
+    with publishing(connection, shop, EVERYBODY):
+        through = required_watermark(connection, shop)
+        edition = Edition(recipe.plan.model_version, datetime.now(UTC), through)
+        room = _require_room(session, client, recipe, edition)
+        save_plan(connection, shop, replace(recipe.plan, complete=False), through)
+        written = 0
+        for chunk in _chunks_of_users(session, chunk_interactions):
+            with publishing(connection, shop, FAMILY):
+                _, marks = marked_users(connection, shop, whose=chunk)
+                weights = _weights(session, recipe, sql.SQL("WHERE {}").format(chunk))
+                _, items = lists_of(weights, recipe, edition)
+                for batch in batched(items, BATCH):
+                    written += write(client, FAMILY, batch)
+                    progress(written)
+                take_marks(connection, shop, marks)
+        with publishing(connection, shop, FAMILY):
+            # Who has come in behind us has a list before the others' are removed.
+            latest, marks = marked_users(connection, shop)
+            items, _ = _lists_of_marked(session, recipe, edition, marks)
+            written += write(client, FAMILY, items)
+            ids = _all_users(session)
+            keys = sum(map(is_id, ids.tolist()))
+            finished = finish(client, FAMILY, replace(edition, orders_through=latest), ids, keys)
+            take_marks(connection, shop, marks)
+            save_plan(connection, shop, replace(recipe.plan, complete=True), latest)
+    version = recipe.plan.model_version
+    left_out = len(ids) - keys
+    return PublishedUsers(written, finished.removed, version, latest, left_out, room)
+
+
+def _lists_of_marked(
+    session: ShopSession, recipe: Recipe, edition: Edition, marks: list[Mark]
+) -> tuple[Iterator[Item], list[Id]]:
+    """Keys and values of the marked users' lists, and the ids of those who have none any more."""
+    if not marks:
+        return iter(()), []
+    marked = [user_id if isinstance(user_id, int) else str(user_id) for user_id, _ in marks]
+    whose = sql.SQL("WHERE user_id = ANY({}::text[]::{}[])").format(
+        sql.Literal(list(map(str, marked))), sql.SQL(session.shop.user_id_type)
+    )
+    users, items = lists_of(_weights(session, recipe, whose), recipe, edition)
+    with_purchases = set(users.tolist())
+    return items, [user_id for user_id in marked if user_id not in with_purchases]
+
+
+def _weights(session: ShopSession, recipe: Recipe, whose: sql.Composable) -> pa.Table:
+    return session.read(tables.weights(session.shop, recipe.as_of, session.half_life, whose))
+
+
+def _chunks_of_users(session: ShopSession, chunk_interactions: int) -> Iterator[sql.Composable]:
+    """Conditions on ``user_id`` that part all users into ranges of about so many interactions."""
+    id_type = session.shop.user_id_type
+    column = sql.Identifier("user_id")
+    after = None
+    while True:
+        row = session.connection.execute(
+            sql.SQL(
+                "SELECT user_id::text FROM {interactions} WHERE {following}"
+                " ORDER BY {ordered} OFFSET {most} LIMIT 1"
+            ).format(
+                interactions=tables.interactions_table(session.shop),
+                following=id_range(column, id_type, after, None),
+                ordered=comparable_id(column, id_type),
+                most=sql.Literal(chunk_interactions),
+            )
+        ).fetchone()
+        last = row[0] if row else None
+        yield id_range(column, id_type, after, last)
+        if last is None:
+            return
+        after = last
+
+
+def _all_users(session: ShopSession) -> Ids:
+    """Ids of all users with interactions, ascending."""
+    query = sql.SQL("SELECT DISTINCT {} AS user_id FROM {}").format(
+        plain_id("user_id", session.shop.user_id_type), tables.interactions_table(session.shop)
+    )
+    ids = as_ids(session.read(query)["user_id"].combine_chunks())
+    ids.sort()
+    return ids
+
+
+def _require_room(session: ShopSession, client: Client, recipe: Recipe, edition: Edition) -> Room:
+    """The room for the lists of all users; :class:`NoRoomError` when Redis has not so much."""
+    _, users = tables.count_interactions(session.connection, session.shop)
+    whose = sql.SQL(
+        "WHERE user_id IN (SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT {})"
+    ).format(tables.interactions_table(session.shop), sql.Literal(_SAMPLE_USERS))
+    _, items = lists_of(_weights(session, recipe, whose), recipe, edition)
+    room = room_for(client, FAMILY, list(items), users, recipe.plan.length)
+    if not room.fits:
+        raise NoRoomError(room)
+    return room

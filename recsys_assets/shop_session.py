@@ -1,0 +1,28 @@
+"""An open connection to the shop with what every stage asks it by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from recsys_assets.shop import Shop
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class ShopSession:
+    """A connection in autocommit mode, the shop found there, and how its purchases weigh.
+
+    ``read`` is the Arrow table of a query, on a connection of its own.
+    """
+
+    connection: psycopg.Connection
+    shop: Shop
+    half_life: timedelta
+    overlap: timedelta
+    read: "Callable[[sql.Composed], pa.Table]"
