@@ -4,7 +4,6 @@ The short form is part of every test run; ``RECSYS_TEST_FAULTS=full`` (``make te
 for the full one.
 """
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,10 +11,8 @@ import pytest
 from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
 from tests.commands import Home
-from tests.faults.system import FILL, System, create_shop, fresh_database
+from tests.faults.system import FILL, FULL, System, create_shop, fresh_database
 
-# Read here, for the tests themselves run without any setting of the shell.
-FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 REPORT = pytest.StashKey[list[str]]()
 

@@ -21,6 +21,8 @@ from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
 from tests.commands import Home, Started
 
+# Read here, for the tests themselves run without any setting of the shell.
+FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
 USERS, PRODUCTS, ORDERS, LINES_PER_ORDER = 3_000, 150, 12_000, 5
 
 # Nothing is forbidden by the tables, so that anything can be in them.

@@ -12,8 +12,7 @@ from subprocess import TimeoutExpired
 import pytest
 
 from tests.commands import Started, eventually
-from tests.faults.conftest import FULL
-from tests.faults.system import System, kill
+from tests.faults.system import FULL, System, kill
 from tests.faults.truth import everything_is_published, nothing_is_torn
 
 KILLS = 56 if FULL else 4

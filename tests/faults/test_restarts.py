@@ -85,8 +85,23 @@ def kill_a_materialization(system: System) -> None:
         kill(command)
 
 
+STAYS_STARTED = pytest.mark.xfail(
+    strict=True,
+    reason="a run whose process is gone stays STARTED until max_runtime_seconds (4 h), as the"
+    " default launcher cannot look after processes; till then the sensor skips and its pools are"
+    " taken",
+)
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("fault", [kill_the_daemon, kill_everything, kill_a_materialization])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        kill_the_daemon,
+        pytest.param(kill_everything, marks=STAYS_STARTED),
+        pytest.param(kill_a_materialization, marks=STAYS_STARTED),
+    ],
+)
 def test_new_orders_are_published_after_a_restart(system: System, fault: Callable[[System], None]):
     fault(system)
     with up(system), system.database() as connection, system.store() as client:

@@ -72,7 +72,8 @@ def interactions_equal_the_orders(connection: psycopg.Connection) -> None:
         {(user, product): (newest, score) for user, product, newest, score in rows}
         for rows in (connection.execute(query).fetchall() for query in (EXPECTED, FOUND))
     )
-    assert found.keys() == expected.keys()
+    assert found.keys() - expected.keys() == set(), "interactions without an order behind them"
+    assert expected.keys() - found.keys() == set(), "purchases that are not in the interactions"
     assert {k: v[0] for k, v in found.items()} == {k: v[0] for k, v in expected.items()}
     assert {k: v[1] for k, v in found.items()} == pytest.approx(
         {k: v[1] for k, v in expected.items()}, rel=1e-9
