@@ -1,9 +1,8 @@
-"""Artifacts on disk: whole or not at all, the last few kept, and never code."""
+"""Artifacts on disk: whole or not at all, and never code."""
 
 import hashlib
 import os
 import pickle
-import re
 import resource
 import threading
 from collections.abc import Iterator
@@ -11,13 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from recsys_assets.learn.als import AlsModel
@@ -25,43 +21,19 @@ from recsys_assets.learn.artifacts import (
     ArtifactError,
     Header,
     artifact_path,
-    current_version,
     from_arrays,
     load_artifact,
     make_current,
     save_artifact,
     to_arrays,
-    version_path,
     versions,
 )
-
-START = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
-
-
-def save(folder: Path, number: float, *, keep: int = 3, size: int = 10, **header: Any) -> Path:
-    """Save a version whose array is filled with its number."""
-    created = START + timedelta(days=number)
-    whole = Header("model", created, orders_through=None, **header)
-    return save_artifact(folder, whole, {"values": np.full(size, number)}, keep=keep)
-
-
-def version(number: int) -> str:
-    """The name of the version that is filled with this number."""
-    return Header("model", START + timedelta(days=number), None).version
-
-
-def no_links(*_: object) -> None:
-    """A file system without hard links."""
-    raise OSError("no hard links here")
+from tests.artifacts import START, current, save
 
 
 def sealed(data: bytes) -> bytes:
     """What a file with this pickle looks like to whom may write into the folder."""
     return data + hashlib.sha256(data).digest()
-
-
-def current(folder: Path) -> int:
-    return int(load_artifact(folder, "model")[1]["values"][0])
 
 
 @contextmanager
@@ -118,122 +90,6 @@ def test_a_slice_of_a_larger_array_survives(tmp_path: Path) -> None:
 def test_the_version_sorts_by_time() -> None:
     header = Header("model", datetime(2026, 1, 31, 23, 59, 59, 123456, tzinfo=UTC), None)
     assert header.version == "20260131T235959.123456Z"
-
-
-def test_the_newest_versions_are_kept(tmp_path: Path) -> None:
-    other = save_artifact(tmp_path, Header("model-b", START, None), {"x": np.zeros(1)}, keep=1)
-    for number in range(5):
-        save(tmp_path, number, keep=2)
-    assert versions(tmp_path, "model") == ["20250305T030000.000000Z", "20250304T030000.000000Z"]
-    assert current(tmp_path) == 4
-    assert other.exists()
-    assert len(list(tmp_path.iterdir())) == 3 + 2  # ours, the other's two, nothing temporary
-
-
-def test_an_earlier_version_can_be_made_current_again(tmp_path: Path) -> None:
-    for number in range(3):
-        save(tmp_path, number)
-    make_current(tmp_path, "model", versions(tmp_path, "model")[1])
-    assert current(tmp_path) == 1
-    assert len(versions(tmp_path, "model")) == 3
-    save(tmp_path, 3)
-    assert current(tmp_path) == 3
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_kept_version_is_loaded_by_its_name(tmp_path: Path, number: int) -> None:
-    for each in range(3):
-        save(tmp_path, each)
-    header, arrays = load_artifact(tmp_path, "model", version(number))
-    assert (header.version, arrays["values"][0]) == (version(number), number)
-
-
-def test_the_current_version_is_loaded_by_its_name_if_it_is_no_longer_kept(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    version_path(tmp_path, "model", version(1)).unlink()
-    assert load_artifact(tmp_path, "model", version(1))[1]["values"][0] == 1
-
-
-@pytest.mark.parametrize("missing", ["20250304T030000.000000Z", "", "../model", "*", "latest"])
-def test_a_version_that_is_not_kept_is_told_with_those_that_are(
-    tmp_path: Path, missing: str
-) -> None:
-    for number in (1, 2):
-        save(tmp_path, number)
-    told = f"version {version(2)} of model, wanted is {missing}; kept: {version(2)}, {version(1)}"
-    with pytest.raises(ArtifactError, match=re.escape(told)):
-        load_artifact(tmp_path, "model", missing)
-
-
-def test_a_kept_file_that_holds_another_version_is_told(tmp_path: Path) -> None:
-    for number in (1, 2):
-        save(tmp_path, number)
-    kept = version_path(tmp_path, "model", version(1))
-    kept.write_bytes(version_path(tmp_path, "model", version(2)).read_bytes())
-    with pytest.raises(ArtifactError, match=rf"model-{version(1)}\.pkl is version {version(2)}"):
-        load_artifact(tmp_path, "model", version(1))
-
-
-@pytest.mark.parametrize("linked", [True, False], ids=["linked", "copied"])
-def test_the_current_version_is_told_by_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
-) -> None:
-    if not linked:
-        monkeypatch.setattr(os, "link", no_links)
-    assert current_version(tmp_path, "model") is None
-    for number in range(3):
-        save(tmp_path, number)
-        assert current_version(tmp_path, "model") == version(number)
-    make_current(tmp_path, "model", version(1))
-    assert current_version(tmp_path, "model") == version(1)
-    assert artifact_path(tmp_path, "model").stat().st_nlink == 1 + linked
-    version_path(tmp_path, "model", version(1)).unlink()
-    assert current_version(tmp_path, "model") is None
-
-
-def test_a_damaged_current_version_is_still_told(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    save(tmp_path, 2).write_bytes(b"damaged")
-    assert current_version(tmp_path, "model") == version(2)
-
-
-@pytest.mark.parametrize("linked", [True, False], ids=["linked", "copied"])
-def test_the_version_that_was_current_outlives_a_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
-) -> None:
-    if not linked:
-        monkeypatch.setattr(os, "link", no_links)
-    for number in range(3):
-        save(tmp_path, number)
-    make_current(tmp_path, "model", version(0))
-    save(tmp_path, 3)
-    assert versions(tmp_path, "model") == [version(3), version(2), version(0)]
-    assert current(tmp_path) == 3
-    save(tmp_path, 4)  # as ever: the last three
-    assert versions(tmp_path, "model") == [version(4), version(3), version(2)]
-
-
-@given(
-    keep=st.integers(1, 4),
-    steps=st.lists(st.tuples(st.sampled_from(["save", "back"]), st.integers(0, 9)), max_size=12),
-)
-def test_the_current_version_is_always_kept(keep: int, steps: list[tuple[str, int]]) -> None:
-    """Whatever is made current again in between, and even if the clock runs backwards."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        save(folder, 5, keep=keep)
-        for step, number in steps:
-            kept = versions(folder, "model")
-            before = current_version(folder, "model")
-            if step == "save":
-                save(folder, number, keep=keep)
-                assert current_version(folder, "model") == version(number)
-                assert keep == 1 or before in versions(folder, "model")
-            else:
-                make_current(folder, "model", kept[number % len(kept)])
-            assert current_version(folder, "model") in versions(folder, "model")
-            assert 1 <= len(versions(folder, "model")) <= keep
-            assert load_artifact(folder, "model")[0].version == current_version(folder, "model")
 
 
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
