@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.database import connect
@@ -78,6 +78,7 @@ def contents(connection: psycopg.Connection) -> list[list[tuple[Any, ...]]]:
     ]
 
 
+@settings(deadline=None)  # the first use of a function of pyarrow takes long
 @given(
     st.permutations([FIRST, SECOND, TIED]),
     st.sets(st.sampled_from([FIRST.id, SECOND.id, TIED.id, 99])),
