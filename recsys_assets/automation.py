@@ -3,31 +3,19 @@
 What an asset does is in its stage's `assets.py`; nothing here computes anything.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
-import psycopg
 
-from recsys_assets.database import ShopError
+from recsys_assets.follow import MINUTES, refresh_on_new_orders
 from recsys_assets.housekeeping import delete_old_runs_daily
-from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
 
 READABLE = dg.AssetSelection.checks_for_assets("orders")
 
 # Steps of a run share one process: its start and imports are then paid once.
-refresh_on_new_orders = dg.define_asset_job(
-    "refresh_on_new_orders",
-    selection=dg.AssetSelection.assets(
-        "user_product_interactions", "global_top_buys", "user_top_buys"
-    )
-    | READABLE,
-    executor_def=dg.in_process_executor,
-    description="New orders into the interactions, and from there into the Top Buys lists.",
-)
 retrain_daily = dg.define_asset_job(
     "retrain_daily",
     selection=dg.AssetSelection.groups("ingest", "learn", "publish") | READABLE,
@@ -35,6 +23,9 @@ retrain_daily = dg.define_asset_job(
     description="Both models from all orders, and everything that is published from them.",
 )
 
+HAND_OVER = timedelta(minutes=MINUTES)
+SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=1)
+LONGEST_ROW = 6  # of failures that make a difference
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -62,65 +53,51 @@ def freshness_policies(settings: Settings) -> Mapping[str, dg.FreshnessPolicy]:
     }
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """What the sensor last asked for: the latest change it had seen, and when (ISO dates)."""
-
-    seen: str
-    at: str
-
-    @classmethod
-    def parse(cls, text: str | None) -> "Cursor | None":
-        """The cursor that was stored, None at the first tick."""
-        return cls(**json.loads(text)) if text else None
-
-    @classmethod
-    def of(cls, seen: datetime | None, at: datetime) -> "Cursor":
-        """The cursor of a tick that had seen changes up to ``seen``."""
-        return cls(seen.isoformat() if seen else "", at.isoformat())
-
-    def __str__(self) -> str:
-        return json.dumps(asdict(self))
-
-
 def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that asks for a refresh when the shop's orders have changed.
+    """The sensor that keeps a run of refresh_on_new_orders going, which follows the orders.
 
-    One query for the latest change, which an index answers. Without new orders it asks again after
-    half the age at which the interactions stop being fresh, so that a quiet night is not stale.
+    It asks for a run when there is none, for a successor when the one there is has run for an hour,
+    and waits the longer the more runs have failed in a row.
     """
-    quiet = timedelta(minutes=settings.interactions_fresh_minutes) / 2
 
     @dg.sensor(
-        job=refresh_on_new_orders,
+        job_name=refresh_on_new_orders.name,
         name="new_orders",
         minimum_interval_seconds=1,
         default_status=_status_of_sensor(settings),
-        description="Requests refresh_on_new_orders when the latest change of an order is new.",
+        description="Keeps a run of refresh_on_new_orders following the shop's orders.",
     )
-    def new_orders(
-        context: dg.SensorEvaluationContext, shop: ShopDatabase
-    ) -> dg.RunRequest | dg.SkipReason:
-        now = datetime.now(UTC)
-        try:
-            latest = shop.last_change()
-            cursor = Cursor.parse(context.cursor) or Cursor.of(shop.processed_through(), now)
-        except (ShopError, psycopg.Error) as error:  # asked again at the next tick
-            return dg.SkipReason(str(error))
-        if latest is None:
-            return dg.SkipReason("the shop has no orders yet")
-        if cursor.seen == latest.isoformat():
-            idle = now - datetime.fromisoformat(cursor.at)
-            if idle < quiet:
-                return dg.SkipReason(f"no order has changed since {latest}")
-        for job in (refresh_on_new_orders.name, retrain_daily.name):
-            filters = dg.RunsFilter(job_name=job, statuses=ACTIVE)
-            if context.instance.get_runs_count(filters):
-                return dg.SkipReason(f"{job} is queued or running; looking again when it is done")
-        context.update_cursor(str(Cursor.of(latest, now)))
-        return dg.RunRequest(tags={"recsys/orders_through": latest.isoformat()})
+    def new_orders(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        runs = context.instance.get_run_records(
+            dg.RunsFilter(job_name=refresh_on_new_orders.name), limit=LONGEST_ROW
+        )
+        return next_follower(runs, datetime.now(UTC))
 
     return new_orders
+
+
+def next_follower(runs: Sequence[dg.RunRecord], now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """Whether to ask for another run that follows the orders.
+
+    ``runs`` are the latest, newest first; ``now`` is aware.
+    """
+    active = [run for run in runs if run.dagster_run.status in ACTIVE]
+    if active:
+        age = now - active[0].create_timestamp
+        if len(active) > 1 or age < HAND_OVER:
+            return dg.SkipReason(f"run {active[0].dagster_run.run_id} follows the orders")
+    failed = list(
+        takewhile(lambda run: run.dagster_run.status is dg.DagsterRunStatus.FAILURE, runs)
+    )
+    if failed:
+        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (len(failed) - 1))
+        ended = datetime.fromtimestamp(failed[0].end_time or 0, UTC)
+        if now - ended < pause:
+            return dg.SkipReason(
+                f"{len(failed)} runs in a row have failed, the last is"
+                f" {failed[0].dagster_run.run_id}; trying again at {ended + pause:%H:%M:%S} UTC"
+            )
+    return dg.RunRequest()
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -131,6 +108,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             name="retrain_daily_schedule",
             job=retrain_daily,
             cron_schedule=settings.retrain_cron,
+            run_config={"ops": {"user_product_interactions": {"config": {"reconcile": True}}}},
             default_status=status,
         ),
         dg.ScheduleDefinition(

@@ -6,6 +6,7 @@ import dagster as dg
 
 from recsys_assets import automation
 from recsys_assets.evaluate import checks
+from recsys_assets.follow import refresh_on_new_orders
 from recsys_assets.housekeeping import delete_old_runs_daily
 from recsys_assets.ingest import assets as ingest
 from recsys_assets.learn import assets as learn
@@ -57,7 +58,7 @@ def build_definitions(
         ],
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[
-            automation.refresh_on_new_orders,
+            refresh_on_new_orders,
             automation.retrain_daily,
             delete_old_runs_daily,
         ],

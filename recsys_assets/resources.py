@@ -154,3 +154,7 @@ class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         from recsys_assets.learn.artifacts import load_artifact
 
         return load_artifact(Path(self.folder), name, version)
+
+    def als_model(self, version: str | None = None) -> "tuple[Header, dict[str, Any]]":
+        """The artifact of ALS: the current version, or a kept one."""
+        return self.load("als_model", version)

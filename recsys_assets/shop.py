@@ -7,7 +7,7 @@ from :meth:`Shop.purchases`, so that "what counts as a purchase" has one home.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -123,6 +123,31 @@ class Shop:
             for changed_at, applies in self._times_of_change()
         )
         return sql.SQL("SELECT greatest({})").format(latest)
+
+    def changes(self, overlap: timedelta) -> sql.Composed:
+        """SELECT of one row that is another as soon as an order has changed within ``overlap``.
+
+        The latest change before now, and the number and sum of those up to ``overlap`` before it,
+        by which an order is seen too that is committed after one with a later time.
+        """
+        recent = sql.SQL(" UNION ALL ").join(
+            sql.SQL(
+                "SELECT {changed_at}::timestamptz AS changed_at FROM {orders} WHERE {applies}"
+                " AND {changed_at} >= (SELECT latest - {overlap} FROM last_change)"
+                " AND {changed_at} <= now()"
+            ).format(
+                changed_at=changed_at,
+                orders=identifier(self.orders),
+                applies=applies,
+                overlap=sql.Literal(overlap),
+            )
+            for changed_at, applies in self._times_of_change()
+        )
+        return sql.SQL(
+            "WITH last_change AS ({last_change} AS latest)"
+            " SELECT max(changed_at), count(*), sum(extract(epoch FROM changed_at)) FROM ({recent})"
+            " AS recent"
+        ).format(last_change=self.last_change(), recent=recent)
 
     def _times_of_change(self) -> list[tuple[sql.Composable, sql.Composable]]:
         """Columns that tell when an order last changed, with the condition under which each does.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -26,3 +26,7 @@ class ShopSession:
     half_life: timedelta
     overlap: timedelta
     read: "Callable[[sql.Composed], pa.Table]"
+
+    def changes(self) -> tuple[Any, ...] | None:
+        """What is other as soon as an order has changed; see :meth:`Shop.changes`."""
+        return self.connection.execute(self.shop.changes(self.overlap)).fetchone()

@@ -89,9 +89,13 @@ WHERE user_id IS NOT NULL
 _TOUCHED_USERS = sql.SQL("""
 CREATE TEMPORARY TABLE touched_users ON COMMIT DROP AS SELECT DISTINCT user_id FROM touched_pairs
 """)
+# Left to itself, the planner searches every array for every touched product.
 _PURCHASES_OF_TOUCHED = sql.SQL("""
-SELECT user_id, product_id, purchased_at
-FROM touched_users JOIN {counted_orders} USING (user_id), unnest(product_ids) AS product_id
+WITH purchases AS MATERIALIZED (
+    SELECT user_id, product_id, purchased_at
+    FROM touched_users JOIN {counted_orders} USING (user_id), unnest(product_ids) AS product_id
+)
+SELECT user_id, product_id, purchased_at FROM purchases
 WHERE (user_id, product_id) IN (SELECT user_id, product_id FROM touched_pairs)
 """)
 _FRESH = sql.SQL("""

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from recsys_assets import tables
 from recsys_assets.ingest.assets import user_product_interactions
-from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
+from recsys_assets.learn.assets import BASKET_RULES, als_model, basket_rules
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id
@@ -19,13 +18,13 @@ from serving.contract import Family, Id
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_assets.publish.changed_users import Plan
-    from recsys_assets.publish.personal import PublishedUsers, Recipe
+    from recsys_assets.publish.personal import PublishedUsers
     from recsys_assets.publish.redis_client import Client
     from recsys_assets.publish.redis_room import Room
-    from recsys_assets.shop_session import ShopSession
 
 
+# Lists are this long, and own purchases weigh so much, where no config says otherwise.
+LENGTH, OWN_WEIGHT = 100, 2.0
 SAMPLE = 200
 ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
     dg.AssetCheckSpec(
@@ -41,7 +40,7 @@ ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
 class TopBuysConfig(dg.Config):
     """Length of the published lists."""
 
-    length: int = Field(100, ge=1, le=1000, description="products in a list, at most")
+    length: int = Field(LENGTH, ge=1, le=1000, description="products in a list, at most")
 
 
 class UserTopBuysConfig(TopBuysConfig):
@@ -54,7 +53,7 @@ class UserTopBuysConfig(TopBuysConfig):
     )
 
     own_weight: float = Field(
-        2.0, ge=0, description="score of the user's most bought product, added to that of ALS"
+        OWN_WEIGHT, ge=0, description="added to the score of the user's most bought product"
     )
 
 
@@ -86,22 +85,21 @@ def user_top_buys(
     The exact best products of all, computed in blocks of users so that memory stays bounded. With
     `only_changed`, the same lists for the users alone whose orders have changed.
     """
-    from recsys_assets.publish.personal import NoRoomError, publish_everybody, recipe_from
+    from recsys_assets.publish.personal import NoRoomError, publish_users
 
     started = time.monotonic()
     with shop.session() as session, redis.client() as client:
-        published = _of_changed_users(session, client, artifacts) if config.only_changed else None
-        if published is None:
-            recipe = recipe_from(
-                artifacts.load(ALS_MODEL), length=config.length, own_weight=config.own_weight
+        try:
+            published = publish_users(
+                session,
+                client,
+                artifacts.als_model,
+                **config.model_dump(),
+                progress=Progress(context.log.info, "users published", shop.count_users()),
             )
-            _, users = tables.count_interactions(session.connection, session.shop)
-            progress = Progress(context.log.info, "users published", users)
-            try:
-                published = publish_everybody(session, client, recipe, progress=progress)
-            except NoRoomError as error:
-                yield _room(ROOM_FOR_USERS, error.room)
-                raise dg.Failure(str(error), allow_retries=False) from error
+        except NoRoomError as error:
+            yield _room(ROOM_FOR_USERS, error.room)
+            raise dg.Failure(str(error), allow_retries=False) from error
         examples = _top_buys_of(client, shop.some_users(3))
     yield dg.MaterializeResult(
         metadata=top_buys_metadata(published)
@@ -124,23 +122,6 @@ def top_buys_metadata(published: "PublishedUsers") -> dict[str, "int | str | dg.
     if published.orders_through:
         metadata["orders_through"] = dg.MetadataValue.timestamp(published.orders_through)
     return metadata
-
-
-def _of_changed_users(
-    session: "ShopSession", client: "Client", artifacts: ArtifactStore
-) -> "PublishedUsers | None":
-    """Publish the changed users' lists; None when there has to be a publication of all first."""
-    from recsys_assets.learn.artifacts import ArtifactError
-    from recsys_assets.publish.personal import publish_changed, recipe_from
-
-    def recipe(plan: "Plan") -> "Recipe":
-        artifact = artifacts.load(ALS_MODEL, plan.model_version)
-        return recipe_from(artifact, length=plan.length, own_weight=plan.own_weight)
-
-    try:
-        return publish_changed(session, client, recipe)
-    except ArtifactError:  # the model of the last publication is not kept any more
-        return None
 
 
 @dg.asset(

@@ -6,6 +6,7 @@ written twice.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -98,25 +99,31 @@ def take_marks(connection: psycopg.Connection, shop: Shop, marks: list[Mark]) ->
 @contextmanager
 def publishing(connection: psycopg.Connection, shop: Shop, what: str) -> Iterator[None]:
     """Wait until nobody else publishes ``what``, and keep others waiting; ends with the session."""
-    connection.execute(f"SELECT pg_advisory_lock({_LOCK})", [_key(shop, what)])
+    while not _try_lock(connection, shop, what):
+        time.sleep(0.05)
     try:
         yield
     finally:
         with suppress(psycopg.OperationalError):  # the session is lost, and its lock with it
-            connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", [_key(shop, what)])
+            _unlock(connection, shop, what)
 
 
 def is_under_way(connection: psycopg.Connection, shop: Shop, what: str) -> bool:
-    """Whether somebody publishes ``what``."""
-    key = _key(shop, what)
-    row = connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})", [key]).fetchone()
-    if row == (True,):
-        connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", [key])
-    return row == (False,)
+    """Whether somebody else publishes ``what``."""
+    if not _try_lock(connection, shop, what):
+        return True
+    _unlock(connection, shop, what)
+    return False
 
 
-_LOCK = "hashtextextended(%s, 0)"
+def _try_lock(connection: psycopg.Connection, shop: Shop, what: str) -> bool:
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"{shop.schema} {what}"]
+    ).fetchone()
+    return row == (True,)
 
 
-def _key(shop: Shop, what: str) -> str:
-    return f"{shop.schema} {what}"
+def _unlock(connection: psycopg.Connection, shop: Shop, what: str) -> None:
+    connection.execute(
+        "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"{shop.schema} {what}"]
+    )

@@ -6,6 +6,7 @@ time is read and written, and nobody else writes users' lists meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from psycopg import sql
 from recsys_assets import tables
 from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.learn.als import AlsModel, fold_in
-from recsys_assets.learn.artifacts import Header, from_arrays
+from recsys_assets.learn.artifacts import ArtifactError, Header, from_arrays
 from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_arrow
 from recsys_assets.publish.changed_users import (
     Mark,
@@ -51,6 +52,7 @@ EVERYBODY = "every user's top buys"
 _SAMPLE_USERS = 200
 
 Item = tuple[str, bytes]
+LoadModel = Callable[[str | None], tuple[Header, Mapping[str, Any]]]
 Progress = Callable[[int], object]
 
 
@@ -112,6 +114,35 @@ def lists_of(weights: pa.Table, recipe: Recipe, edition: Edition) -> tuple[Ids, 
         n=recipe.plan.length,
     )
     return interactions.user_ids, personal_lists(lists, interactions.user_ids, product_ids, edition)
+
+
+def publish_users(
+    session: ShopSession,
+    client: Client,
+    load_model: LoadModel,
+    *,
+    length: int,
+    own_weight: float,
+    only_changed: bool,
+    progress: Progress = lambda _: None,
+) -> PublishedUsers:
+    """Publish the lists of all users, or where that is possible of those alone that are marked.
+
+    ``load_model`` gives the artifact of a version of ALS, of the current one for None. Raises
+    ArtifactError when there is none, and :class:`NoRoomError`.
+    """
+
+    def recipe(plan: Plan) -> Recipe:
+        artifact = load_model(plan.model_version)
+        return recipe_from(artifact, length=plan.length, own_weight=plan.own_weight)
+
+    if only_changed:
+        # Where the model of the last publication is not kept any more, all lists are made anew.
+        with suppress(ArtifactError):
+            if published := publish_changed(session, client, recipe):
+                return published
+    current = recipe_from(load_model(None), length=length, own_weight=own_weight)
+    return publish_everybody(session, client, current, progress=progress)
 
 
 def publish_changed(
