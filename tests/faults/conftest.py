@@ -22,11 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: only with RECSYS_TEST_FAULTS=full")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out of the short form what is marked ``full``."""
-    for item in items:
-        if not FULL and item.get_closest_marker("full"):
-            item.add_marker(pytest.mark.skip(reason="RECSYS_TEST_FAULTS=full runs it"))
+    left_out = [item for item in items if not FULL and item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,7 +27,6 @@ ELSEWHERE = "elsewhere"
 UNHELPFUL = {
     "postgresql stops": "a traceback of dagster_postgres, after half a minute of retries",
     "postgresql stops, dagster's storage is elsewhere": "psycopg's message, not what to do",
-    "redis is killed": "redis-py's message, not what to do",
 }
 
 
