@@ -22,7 +22,7 @@ NEWCOMERS_ORDER = f"""
 INSERT INTO orders SELECT max(id) + 1, {NEWCOMER}, 'paid', now(), now() FROM orders;
 INSERT INTO order_items SELECT max(id), 1, 1 FROM orders
 """
-SECONDS_UNTIL_PUBLISHED = 120  # Dagster looks every 30 s after runs whose process is gone
+SECONDS_UNTIL_PUBLISHED = 90  # Dagster looks every 30 s after runs whose process is gone
 
 
 @pytest.fixture
