@@ -83,6 +83,7 @@ _TABLES = {
     ),
     CHANGED_USERS: ("user_id {user_id} PRIMARY KEY", "change bigint NOT NULL"),
 }
+OUR_TABLES = tuple(_TABLES)
 _INDEXES = {
     COUNTED_ORDERS: ("(order_id)", "(user_id)"),
     POPULARITY: ("(product_id) WHERE purchase_count <= 0",),  # finds what is to be deleted

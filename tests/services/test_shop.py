@@ -220,25 +220,6 @@ def test_a_status_may_be_of_any_type(
     assert purchases(connection, shop) == [(1, 5)]
 
 
-def test_popularity_counts_decayed_purchases_of_everybody(connection: psycopg.Connection) -> None:
-    create_shop(
-        connection,
-        [
-            Order(1, 1, [5, 6], day(1)),
-            Order(2, None, [5], day(11)),
-            Order(3, 2, [7, 8], day(21)),
-            Order(4, 2, [7], day(31)),  # later than the date it is asked for: counts once
-        ],
-    )
-    query = inspect(connection).popularity(day(21), timedelta(days=10))
-    assert connection.execute(query).fetchall() == [
-        (7, 2, 2),
-        (8, 1, 1),
-        (5, 0.75, 2),
-        (6, 0.25, 1),
-    ]
-
-
 def test_basket_lines_are_distinct_and_guests_count(connection: psycopg.Connection) -> None:
     create_shop(
         connection,
