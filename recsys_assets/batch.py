@@ -30,10 +30,14 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Batch:
-    """What was materialized, in the order in which it finished, with the seconds it took."""
+    """What was materialized, in the order in which it finished.
+
+    ``seconds`` and ``metadata`` are by asset, the latter's values those that Dagster shows.
+    """
 
     run_id: str
     seconds: dict[str, float]
+    metadata: dict[str, dict[str, Any]]
 
 
 def materialize(
@@ -79,7 +83,7 @@ def materialize(
         raise KeyboardInterrupt
     if not result.success:
         raise MaterializationError("\n".join(_reasons(result)))
-    return Batch(run_id, seconds)
+    return Batch(run_id, seconds, _metadata(result))
 
 
 class _Display:
@@ -196,6 +200,16 @@ class _RunLog:
                 self._display.start(entry.step_key, entry.timestamp)
             case "STEP_SUCCESS" | "STEP_FAILURE" as kind:
                 self._display.end(entry.step_key, entry.timestamp, failed=kind == "STEP_FAILURE")
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    return {
+        event.asset_key.to_user_string(): {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
 
 
 def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:

@@ -7,12 +7,15 @@ Commands are thin: they start what they need, call a stage, and print. Exit code
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from recsys_assets.session import open_session
+
+if TYPE_CHECKING:
+    from recsys_assets.batch import Batch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -220,6 +223,33 @@ def materialize(
 
 
 @app.command()
+def reconcile() -> None:
+    """Compare every order with what it counts for, repair what differs, publish what that changes.
+
+    Finds what no refresh can see: deleted orders, late commits, changes without a new updated_at.
+    """
+    from recsys_assets.console import status_table
+
+    with open_session():
+        done = _materialize(
+            ("user_product_interactions", "global_top_buys", "user_top_buys"),
+            {
+                "ops": {
+                    "user_product_interactions": {"config": {"reconcile": True}},
+                    "user_top_buys": {"config": {"only_changed": True}},
+                }
+            },
+        )
+    found = done.metadata["user_product_interactions"]
+    repairs = [
+        (name.removeprefix("repaired_").replace("_", " "), f"{number:,}")
+        for name, number in found.items()
+        if name.startswith("repaired_")
+    ]
+    console.print(status_table("Repaired", ("what", "number"), repairs))
+
+
+@app.command()
 def rollback(
     artifact: Annotated[str, typer.Argument(help="als_model or basket_rules")],
     to: Annotated[
@@ -346,7 +376,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None) -> None:
+def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None) -> "Batch":
     from recsys_assets.batch import UsageError
     from recsys_assets.batch import materialize as run
     from recsys_assets.dagster_storage import open_instance
@@ -360,3 +390,4 @@ def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None
     count, total = len(batch.seconds), sum(batch.seconds.values())
     what = "asset" if count == 1 else "assets"
     console.print(f"{count} {what} in {total:.1f} s, run {batch.run_id}")
+    return batch
