@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 import dagster as dg
+import psycopg
 
+from recsys_assets.database import ShopError
 from recsys_assets.follow import MINUTES, refresh_on_new_orders
 from recsys_assets.housekeeping import delete_old_runs_daily
+from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
 
 READABLE = dg.AssetSelection.checks_for_assets("orders")
@@ -59,6 +62,8 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
     It asks for a run when there is none, for a successor when the one there is has run for an hour,
     and waits the longer the more runs have failed in a row.
     """
+    fresh_minutes = min(settings.interactions_fresh_minutes, settings.top_buys_fresh_minutes)
+    config = {"ops": {"follow_orders": {"config": {"quiet_minutes": fresh_minutes / 2}}}}
 
     @dg.sensor(
         job_name=refresh_on_new_orders.name,
@@ -67,37 +72,44 @@ def new_orders_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=_status_of_sensor(settings),
         description="Keeps a run of refresh_on_new_orders following the shop's orders.",
     )
-    def new_orders(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def new_orders(
+        context: dg.SensorEvaluationContext, shop: ShopDatabase
+    ) -> dg.RunRequest | dg.SkipReason:
         runs = context.instance.get_run_records(
             dg.RunsFilter(job_name=refresh_on_new_orders.name), limit=LONGEST_ROW
         )
-        return next_follower(runs, datetime.now(UTC))
+        if reason := no_follower_needed(runs, datetime.now(UTC)):
+            return dg.SkipReason(reason)
+        try:
+            if shop.last_change() is None:
+                return dg.SkipReason("the shop has no orders yet")
+        except (ShopError, psycopg.Error) as error:  # asked again at the next tick
+            return dg.SkipReason(str(error))
+        return dg.RunRequest(run_config=config)
 
     return new_orders
 
 
-def next_follower(runs: Sequence[dg.RunRecord], now: datetime) -> dg.RunRequest | dg.SkipReason:
-    """Whether to ask for another run that follows the orders.
+def no_follower_needed(runs: Sequence[dg.RunRecord], now: datetime) -> str | None:
+    """Why not to ask for another run that follows the orders; None: ask for one.
 
     ``runs`` are the latest, newest first; ``now`` is aware.
     """
     active = [run for run in runs if run.dagster_run.status in ACTIVE]
-    if active:
-        age = now - active[0].create_timestamp
-        if len(active) > 1 or age < HAND_OVER:
-            return dg.SkipReason(f"run {active[0].dagster_run.run_id} follows the orders")
+    if active and (len(active) > 1 or now - active[0].create_timestamp < HAND_OVER):
+        return f"run {active[0].dagster_run.run_id} follows the orders"
     failed = list(
         takewhile(lambda run: run.dagster_run.status is dg.DagsterRunStatus.FAILURE, runs)
     )
     if failed:
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (len(failed) - 1))
-        ended = datetime.fromtimestamp(failed[0].end_time or 0, UTC)
-        if now - ended < pause:
-            return dg.SkipReason(
+        again = datetime.fromtimestamp(failed[0].end_time or 0, UTC) + pause
+        if now < again:
+            return (
                 f"{len(failed)} runs in a row have failed, the last is"
-                f" {failed[0].dagster_run.run_id}; trying again at {ended + pause:%H:%M:%S} UTC"
+                f" {failed[0].dagster_run.run_id}; trying again at {again:%H:%M:%S} UTC"
             )
-    return dg.RunRequest()
+    return None
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
