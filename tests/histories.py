@@ -136,7 +136,7 @@ class OrdersHistory(RuleBasedStateMachine):
         self.began = False  # some run may have read the orders
         self.unfinished = False  # a rebuild was interrupted, and the next run may continue it
         self.watermark: datetime | None = None  # at most that which runs may have arrived at
-        # Users and products of orders that changed, as they were in the meantime, since the last run.
+        # By order: users and products that it has had since the last run.
         self.concerned: defaultdict[Any, set[tuple[Any, Any]]] = defaultdict(set)
         self.hidden = Hidden()
         self.hidden_from_unfinished = Hidden()

@@ -10,6 +10,7 @@ as *hidden*: rows of its users and products are compared from the next reconcili
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -21,21 +22,29 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import multiple, precondition, rule, run_state_machine_as_test
 from psycopg import sql
 
 from recsys_assets.database import connect
-from recsys_assets.ingest.interactions import Refresh, refresh_interactions
+from recsys_assets.ingest.interactions import Log, Progress, Refresh, refresh_interactions
 from recsys_assets.ingest.reconcile import reconcile_interactions
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import inspect_shop
 from recsys_assets.tables import USER_TOP_BUYS
-from tests.histories import OVERLAP, STATEMENT_SECONDS, Hidden, OrdersHistory
+from tests.histories import (
+    DRAFTS,
+    OVERLAP,
+    STATEMENT_SECONDS,
+    STATUSES,
+    Draft,
+    Hidden,
+    OrdersHistory,
+)
 
 # The session's fixture removes the variable before a test runs.
 FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
-HISTORIES, STEPS = (60, 50) if FULL else (20, 25)
-HALF_LIFE = timedelta(days=10)
+HISTORIES, STEPS = (50, 50) if FULL else (20, 25)
+HALF_LIFE = timedelta(days=90)
 CHUNK_ORDERS = 4
 
 Row = tuple[float, int, datetime]
@@ -156,9 +165,10 @@ class Stopped(Exception):
 class InteractionsHistory(OrdersHistory):
     """Runs between the orders' changes, and what must hold after each."""
 
-    def __init__(self, database_url: str, done: list[None]) -> None:
+    def __init__(self, database_url: str, done: Counter[str]) -> None:
         super().__init__(database_url)
-        self.done = done  # an item per step of all histories
+        self.done = done  # steps and histories
+        self.done.update(histories=1, steps=-1)  # invariants are checked before the first step, too
         self.failed = False
         self.ready = False  # our tables are there
         self.published: Rows = {}
@@ -179,6 +189,22 @@ class InteractionsHistory(OrdersHistory):
     @rule()
     def rebuild(self) -> None:
         self._complete("rebuild")
+
+    @rule(target=OrdersHistory.orders, order=OrdersHistory.orders, status=STATUSES, drafts=DRAFTS)
+    def rebuild_meanwhile(self, order: Any, status: str, drafts: list[Draft]) -> Any:
+        """Change an order, then let others come, when the first chunk of a rebuild is done."""
+        came: list[Any] = []
+
+        def progress(_done: int, _total: int) -> None:
+            if not came:
+                self.change_status(order, status, timedelta(hours=1), updated=True)
+                came.append(self.come(drafts, timedelta(hours=1)))
+
+        with self._whole(), closing(self.connect()) as other:
+            self._run("rebuild", other, progress=progress)
+            self._completed("rebuild", self.latest_change())
+            self._verify()
+        return came[0] if came else multiple()
 
     @rule()
     def reconcile(self) -> None:
@@ -224,7 +250,7 @@ class InteractionsHistory(OrdersHistory):
 
     def check_invariants(self, *arguments: Any, **options: Any) -> None:
         """Called after each step; an invariant proper would be part of every printed history."""
-        self.done.append(None)
+        self.done.update(steps=1)
         super().check_invariants(*arguments, **options)
 
     def teardown(self) -> None:
@@ -238,7 +264,11 @@ class InteractionsHistory(OrdersHistory):
                 self._compare_with_rebuild()
 
     def _run(
-        self, run: Run, connection: psycopg.Connection, log: Any = lambda _: None
+        self,
+        run: Run,
+        connection: psycopg.Connection,
+        log: Log = lambda _: None,
+        progress: Progress = lambda _done, _total: None,
     ) -> Refresh | None:
         if run == "reconcile":
             reconcile_interactions(
@@ -253,6 +283,7 @@ class InteractionsHistory(OrdersHistory):
             rebuild=run == "rebuild",
             chunk_orders=CHUNK_ORDERS,
             log=log,
+            progress=progress,
         )
 
     @contextmanager
@@ -267,8 +298,8 @@ class InteractionsHistory(OrdersHistory):
         with self._whole():
             result = self._run(run, self.connection)
             if result and result.watermark:
-                assert latest
-                assert result.watermark <= latest
+                assert latest is not None
+                assert result.watermark <= latest, "the watermark ran ahead of the orders"
             self._completed(run, latest)
             self._verify()
 
@@ -287,7 +318,7 @@ class InteractionsHistory(OrdersHistory):
         run: Run,
         connection: psycopg.Connection,
         error: type[Exception],
-        log: Any = lambda _: None,
+        log: Log = lambda _: None,
     ) -> None:
         latest = self.latest_change()
         rebuilds = run == "rebuild" or self.watermark is None or self.unfinished
@@ -348,8 +379,9 @@ class InteractionsHistory(OrdersHistory):
             assert not wrong, f"other than a rebuild: {wrong}"
 
 
+@pytest.mark.timeout(1800)  # to make the history of a failure short takes minutes
 def test_whatever_happens(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    done: list[None] = []
+    done: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: InteractionsHistory(database_url, done),
         settings=settings(
@@ -362,7 +394,7 @@ def test_whatever_happens(database_url: str, capsys: pytest.CaptureFixture[str])
             suppress_health_check=list(HealthCheck),
         ),
     )
-    with capsys.disabled():
-        print(f"\n{len(done)} steps of {HISTORIES} histories")
     if FULL:
-        assert len(done) >= 2000
+        with capsys.disabled():
+            print(f"\n{done['steps']} steps in {done['histories']} histories")
+        assert done["steps"] >= 2000
