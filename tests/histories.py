@@ -6,9 +6,10 @@ What a refresh cannot see is kept apart as *hidden*: it neither came within the 
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -336,3 +337,29 @@ class OrdersHistory(RuleBasedStateMachine):
             " WHERE coalesce(updated_at, created_at) <= now()"
         )
         return max(filter(None, (self.watermark, latest)), default=None)
+
+
+def connect_to_die(url: str, after: int) -> psycopg.Connection:
+    """A connection whose session another one ends once it has executed ``after`` statements."""
+    executed = count(1)
+
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, *arguments: Any, **options: Any) -> "Cursor":
+            super().execute(*arguments, **options)
+            if next(executed) == after:
+                _terminate(url, self.connection.info.backend_pid)
+            return self
+
+    return connect(
+        url,
+        statement_timeout_seconds=STATEMENT_SECONDS,
+        autocommit=True,
+        cursor_factory=Cursor,
+    )
+
+
+def _terminate(url: str, pid: int) -> None:
+    """End a session, and wait until it has ended."""
+    with closing(connect(url, autocommit=True)) as connection:
+        ended = connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone()
+    assert ended == (True,)

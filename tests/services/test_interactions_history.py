@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any, Literal
 
 import psycopg
@@ -25,7 +24,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import multiple, precondition, rule, run_state_machine_as_test
 from psycopg import sql
 
-from recsys_assets.database import connect
 from recsys_assets.ingest.interactions import Log, Progress, Refresh, refresh_interactions
 from recsys_assets.ingest.reconcile import reconcile_interactions
 from recsys_assets.settings import ShopSettings
@@ -34,16 +32,16 @@ from recsys_assets.tables import USER_TOP_BUYS
 from tests.histories import (
     DRAFTS,
     OVERLAP,
-    STATEMENT_SECONDS,
     STATUSES,
     Draft,
     Hidden,
     OrdersHistory,
+    connect_to_die,
 )
 
 # The session's fixture removes the variable before a test runs.
 FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
-HISTORIES, STEPS = (50, 50) if FULL else (20, 25)
+HISTORIES, STEPS = (80, 50) if FULL else (20, 25)
 HALF_LIFE = timedelta(days=90)
 CHUNK_ORDERS = 4
 
@@ -54,6 +52,12 @@ Rows = dict[tuple[Any, ...], Row]
 
 Run = Literal["refresh", "rebuild", "reconcile"]
 RUNS: st.SearchStrategy[Run] = st.sampled_from(["refresh", "refresh", "rebuild", "reconcile"])
+# A run, and the number of statements after which it is killed: about as many as it executes.
+KILLS: st.SearchStrategy[tuple[Run, int]] = st.one_of(
+    st.tuples(st.just("refresh"), st.integers(1, 45)),
+    st.tuples(st.just("rebuild"), st.integers(1, 120)),
+    st.tuples(st.just("reconcile"), st.integers(1, 90)),
+)
 
 _EXPECTED = """
 WITH counted AS (
@@ -132,32 +136,6 @@ def differences(actual: Rows, expected: Rows, same: Same) -> dict[tuple[Any, ...
     }
 
 
-def connect_to_die(url: str, after: int) -> psycopg.Connection:
-    """A connection whose session another one ends once it has executed ``after`` statements."""
-    executed = count(1)
-
-    class Cursor(psycopg.Cursor[Any]):
-        def execute(self, *arguments: Any, **options: Any) -> "Cursor":
-            super().execute(*arguments, **options)
-            if next(executed) == after:
-                _terminate(url, self.connection.info.backend_pid)
-            return self
-
-    return connect(
-        url,
-        statement_timeout_seconds=STATEMENT_SECONDS,
-        autocommit=True,
-        cursor_factory=Cursor,
-    )
-
-
-def _terminate(url: str, pid: int) -> None:
-    """End a session, and wait until it has ended."""
-    with closing(connect(url, autocommit=True)) as connection:
-        ended = connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone()
-    assert ended == (True,)
-
-
 class Stopped(Exception):
     """Raised by a callback in the middle of a run."""
 
@@ -210,9 +188,10 @@ class InteractionsHistory(OrdersHistory):
     def reconcile(self) -> None:
         self._complete("reconcile")
 
-    @rule(run=RUNS, statements=st.integers(1, 60))
-    def kill(self, run: Run, statements: int) -> None:
+    @rule(kill=KILLS)
+    def kill(self, kill: tuple[Run, int]) -> None:
         """End the session of a run after so many statements, if it executes as many."""
+        run, statements = kill
         with closing(connect_to_die(self.url, statements)) as connection:
             self._interrupt(run, connection, psycopg.OperationalError)
 
