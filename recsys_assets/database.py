@@ -3,6 +3,8 @@
 Timestamps without time zone are read as UTC, whatever the server's own zone is.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -37,21 +39,35 @@ def read_arrow(
 
     Parameters must already stand in the query. Raises :class:`ShopError` as :func:`connect` does.
     """
+    with arrow_reader(url, statement_timeout_seconds=statement_timeout_seconds) as read:
+        return read(query)
+
+
+@contextmanager
+def arrow_reader(
+    url: str, *, statement_timeout_seconds: float = 0
+) -> "Iterator[Callable[[sql.Composed], pa.Table]]":
+    """:func:`read_arrow` for several queries, on one connection, which is closed at the end."""
     from adbc_driver_manager import Error
     from adbc_driver_postgresql import dbapi
 
     try:
-        connection = dbapi.connect(url)
+        connection = dbapi.connect(url, autocommit=True)
     except Error as error:
         raise _unreachable(url, error) from None
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SET timezone TO 'UTC'")
-            cursor.execute(f"SET statement_timeout TO {int(statement_timeout_seconds * 1000)}")
-            cursor.execute(query.as_string(None))
-            return cursor.fetch_arrow_table()
-    except Error as error:
-        raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
+
+    def read(query: sql.Composed) -> "pa.Table":
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET timezone TO 'UTC'")
+                cursor.execute(f"SET statement_timeout TO {int(statement_timeout_seconds * 1000)}")
+                cursor.execute(query.as_string(None))
+                return cursor.fetch_arrow_table()
+        except Error as error:
+            raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
+
+    with connection:
+        yield read
 
 
 def _unreachable(url: str, error: Exception) -> ShopError:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -22,7 +21,7 @@ from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 
 if TYPE_CHECKING:
     from recsys_assets.ingest.interactions import Refresh
-    from recsys_assets.publish.personal import LoadModel, PublishedUsers
+    from recsys_assets.publish.personal import PublishedUsers, Recipes
     from recsys_assets.publish.redis_client import Client
     from recsys_assets.shop_session import ShopSession
 
@@ -58,6 +57,7 @@ def follow_orders(
     Ends when its time is over and a successor waits, or at twice that time.
     """
     from recsys_assets.publish.changed_users import is_under_way, publishing
+    from recsys_assets.publish.personal import Recipes
 
     with ExitStack() as stack:
         session = stack.enter_context(shop.session())
@@ -65,8 +65,7 @@ def follow_orders(
         with publishing(session.connection, session.shop, WAITING):
             stack.enter_context(publishing(session.connection, session.shop, FOLLOWING))
         started = refreshed = time.monotonic()
-        load_model = lru_cache(maxsize=1)(artifacts.als_model)
-        follower = _Follower(context, shop, session, client, load_model)
+        follower = _Follower(context, shop, session, client, Recipes(artifacts.als_model))
         seen = None
         while True:
             changes = session.changes()
@@ -99,7 +98,7 @@ class _Follower:
     shop: ShopDatabase
     session: "ShopSession"
     client: "Client"
-    load_model: "LoadModel"
+    recipes: "Recipes"
 
     def refresh(self) -> Iterator[dg.AssetMaterialization]:
         """Bring interactions and lists up to the orders; a materialization of each asset."""
@@ -144,7 +143,7 @@ class _Follower:
             return publish_users(
                 self.session,
                 self.client,
-                self.load_model,
+                self.recipes,
                 length=LENGTH,
                 own_weight=OWN_WEIGHT,
                 only_changed=True,

@@ -15,7 +15,7 @@ import dagster as dg
 from psycopg import sql
 
 from recsys_assets import tables
-from recsys_assets.database import connect, read_arrow
+from recsys_assets.database import arrow_reader, connect, read_arrow
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop, product_names
 
@@ -52,9 +52,13 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
         """A connection with the shop as it is found there, closed at the end."""
         from recsys_assets.shop_session import ShopSession
 
-        with self.connect() as connection:
+        timeout = self.statement_timeout_seconds
+        with (
+            self.connect() as connection,
+            arrow_reader(self.url, statement_timeout_seconds=timeout) as read,
+        ):
             shop = inspect_shop(connection, self)
-            yield ShopSession(connection, shop, self.half_life, self.overlap, self._read)
+            yield ShopSession(connection, shop, self.half_life, self.overlap, read)
 
     def read(self, query: Callable[[Shop], sql.Composed]) -> "pa.Table":
         """The Arrow table of a query over the shop."""

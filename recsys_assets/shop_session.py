@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ShopSession:
     """A connection in autocommit mode, the shop found there, and how its purchases weigh.
 
-    ``read`` is the Arrow table of a query, on a connection of its own.
+    ``read`` gives the Arrow table of a query, on a second connection.
     """
 
     connection: psycopg.Connection

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from recsys_assets.learn.matrix import Ids, Interactions
 
 Progress = Callable[[int], object]
+UserSolver = Callable[[csr_matrix], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,28 @@ def fold_in(model: AlsModel, weights: csr_matrix) -> NDArray[np.float32]:
     ``weights`` is users x products of the model. This is the step of ALS that solves for the users,
     exactly: factors depend on nobody else's, and are zero without interactions.
     """
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
+    return user_solver(model)(weights)
 
-    with threadpool_limits(1, "blas"):
+
+def user_solver(model: AlsModel) -> UserSolver:
+    """:func:`fold_in` for one model: what does not depend on the users is computed only once."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController().select(user_api="blas")
+    with blas.limit(limits=1):
         solver = AlternatingLeastSquares(
             factors=model.product_factors.shape[1],
             alpha=model.alpha,
             regularization=model.regularization,
         )
-        solver.item_factors = model.product_factors
-        factors: NDArray[np.float32] = solver.recalculate_user(np.arange(weights.shape[0]), weights)
-    return factors
+    solver.item_factors = model.product_factors
+
+    def solve(weights: csr_matrix) -> NDArray[np.float32]:
+        with blas.limit(limits=1):
+            factors: NDArray[np.float32] = solver.recalculate_user(
+                np.arange(weights.shape[0]), weights
+            )
+        return factors
+
+    return solve

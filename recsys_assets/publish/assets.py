@@ -85,7 +85,7 @@ def user_top_buys(
     The exact best products of all, computed in blocks of users so that memory stays bounded. With
     `only_changed`, the same lists for the users alone whose orders have changed.
     """
-    from recsys_assets.publish.personal import NoRoomError, publish_users
+    from recsys_assets.publish.personal import NoRoomError, Recipes, publish_users
 
     started = time.monotonic()
     with shop.session() as session, redis.client() as client:
@@ -93,7 +93,7 @@ def user_top_buys(
             published = publish_users(
                 session,
                 client,
-                artifacts.als_model,
+                Recipes(artifacts.als_model),
                 **config.model_dump(),
                 progress=Progress(context.log.info, "users published", shop.count_users()),
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from psycopg import sql
 
 from recsys_assets import tables
 from recsys_assets.ingest.watermark import required_watermark
-from recsys_assets.learn.als import AlsModel, fold_in
+from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
 from recsys_assets.learn.artifacts import ArtifactError, Header, from_arrays
 from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_arrow
 from recsys_assets.publish.changed_users import (
@@ -64,6 +65,11 @@ class Recipe:
     as_of: datetime
     plan: Plan
 
+    @cached_property
+    def fold_in(self) -> UserSolver:
+        """The factors of users by their interactions with the model's products."""
+        return user_solver(self.model)
+
 
 @dataclass(frozen=True)
 class PublishedUsers:
@@ -101,12 +107,40 @@ def recipe_from(
     return Recipe(model, as_of, Plan(header.version, length, own_weight))
 
 
+class Recipes:
+    """The recipes for lists; the last one is kept, with all that lists of its model share.
+
+    ``load_model`` gives the artifact of a version of ALS, of the current one for None, or raises
+    ArtifactError.
+    """
+
+    def __init__(self, load_model: LoadModel) -> None:
+        self._load_model = load_model
+        self._kept: Recipe | None = None
+
+    def of(self, plan: Plan) -> Recipe:
+        """The recipe for lists of a plan, whether or not everybody has one by now."""
+        if self._kept is None or replace(plan, complete=False) != self._kept.plan:
+            return self._make(plan.model_version, plan.length, plan.own_weight)
+        return self._kept
+
+    def of_current_model(self, *, length: int, own_weight: float) -> Recipe:
+        """The recipe for lists of the current version of the model."""
+        return self._make(None, length, own_weight)
+
+    def _make(self, version: str | None, length: int, own_weight: float) -> Recipe:
+        self._kept = None  # so that memory holds one model at a time
+        artifact = self._load_model(version)
+        self._kept = recipe_from(artifact, length=length, own_weight=own_weight)
+        return self._kept
+
+
 def lists_of(weights: pa.Table, recipe: Recipe, edition: Edition) -> tuple[Ids, Iterator[Item]]:
     """The users of a table of weights, ascending, and the Redis keys and values of their lists."""
     interactions = interactions_from_arrow(weights)
     purchases, product_ids = beside(interactions, recipe.model.product_ids)
     lists = blended_top_n(
-        fold_in(recipe.model, purchases[:, : len(recipe.model.product_ids)]),
+        recipe.fold_in(purchases[:, : len(recipe.model.product_ids)]),
         recipe.model.product_factors,
         purchases,
         recipe.model.popularity,
@@ -119,7 +153,7 @@ def lists_of(weights: pa.Table, recipe: Recipe, edition: Edition) -> tuple[Ids, 
 def publish_users(
     session: ShopSession,
     client: Client,
-    load_model: LoadModel,
+    recipes: Recipes,
     *,
     length: int,
     own_weight: float,
@@ -128,20 +162,14 @@ def publish_users(
 ) -> PublishedUsers:
     """Publish the lists of all users, or where that is possible of those alone that are marked.
 
-    ``load_model`` gives the artifact of a version of ALS, of the current one for None. Raises
-    ArtifactError when there is none, and :class:`NoRoomError`.
+    Raises ArtifactError when there is no model, and :class:`NoRoomError`.
     """
-
-    def recipe(plan: Plan) -> Recipe:
-        artifact = load_model(plan.model_version)
-        return recipe_from(artifact, length=plan.length, own_weight=plan.own_weight)
-
     if only_changed:
         # Where the model of the last publication is not kept any more, all lists are made anew.
         with suppress(ArtifactError):
-            if published := publish_changed(session, client, recipe):
+            if published := publish_changed(session, client, recipes.of):
                 return published
-    current = recipe_from(load_model(None), length=length, own_weight=own_weight)
+    current = recipes.of_current_model(length=length, own_weight=own_weight)
     return publish_everybody(session, client, current, progress=progress)
 
 

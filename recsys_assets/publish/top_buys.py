@@ -12,10 +12,12 @@ depend on whose lists are computed beside it, or when.
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from threadpoolctl import ThreadpoolController
 
 from recsys_assets.cores import available_cores
 from recsys_assets.learn.matrix import Ids
@@ -59,12 +61,9 @@ def blended_top_n(
     be filled ends in scores of minus infinity. Memory is bounded by ``threads`` x ``block_bytes``
     for the scores of a block of users, whatever the number of users.
     """
-    # Columns in the order of popularity: equal scores then come out right from a stable sort, and
-    # the first columns hold most of every list.
     known, columns = len(product_factors), purchases.shape[1]
     order = np.r_[np.argsort(-popularity, kind="stable"), known:columns]
-    factors = np.ascontiguousarray(product_factors[order[:known]].T)
-    purchases = scaled_by_maximum(purchases)[:, order]
+    purchases = scaled_by_maximum(purchases)
     n = min(n, columns)
     users = len(user_factors)
     rows = min(_BLOCK_ROWS, max(1, block_bytes // (4 * max(1, known))))
@@ -72,57 +71,68 @@ def blended_top_n(
 
     def block(start: int) -> TopLists:
         own = purchases[start : start + rows]
-        scores = _products_of(user_factors[start : start + rows], factors, rows, columns)
+        scores = _products_of(user_factors[start : start + rows], product_factors, rows, columns)
         row = np.repeat(np.arange(own.shape[0]), np.diff(own.indptr))
         gain = np.float32(own_weight) * own.data
         scores[row, own.indices] = np.where(
             own.indices < known, scores[row, own.indices] + gain, gain
         )
-        products, best = top_n(scores[: own.shape[0]], n)
-        return TopLists(start, order[products], best)
-
-    from threadpoolctl import threadpool_limits
+        return TopLists(start, *top_n(scores, n, order))
 
     # One block per thread, and BLAS within it single: the passes over a block parallelise as well
     # as the product does.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with _blas().limit(limits=1), ThreadPoolExecutor(threads) as pool:
         starts = range(0, users, rows)
         for wave in range(0, len(starts), 2 * threads):
             yield from pool.map(block, starts[wave : wave + 2 * threads])
 
 
-def _products_of(user_factors: Floats, factors: Floats, rows: int, columns: int) -> Floats:
-    """The factors' products, ``rows`` x ``columns``; minus infinity beyond the known products.
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries of BLAS; to find them takes longer than to make a few lists."""
+    return ThreadpoolController().select(user_api="blas")
 
-    Always the product of two matrices of the same shapes, for which BLAS adds up in the same order
-    whatever the other users are: a few rows alone may take another way.
+
+def _products_of(user_factors: Floats, product_factors: Floats, rows: int, columns: int) -> Floats:
+    """The factors' products, users x ``columns``; minus infinity beyond the known products.
+
+    Always computed for ``rows`` users: of two matrices of the same shapes BLAS adds up in the same
+    order whoever the other users are, while a few rows alone may take another way.
     """
-    padded = np.zeros((rows, len(factors)), np.float32)
-    padded[: len(user_factors)] = user_factors
-    scores = padded @ factors
-    new = columns - factors.shape[1]
+    users = len(user_factors)
+    padded = np.zeros((rows, product_factors.shape[1]), np.float32)
+    padded[:users] = user_factors
+    scores = (padded @ product_factors.T)[:users]
+    new = columns - len(product_factors)
     if not new:
         return scores
-    return np.hstack([scores, np.full((rows, new), -np.inf, np.float32)])
+    return np.hstack([scores, np.full((users, new), -np.inf, np.float32)])
 
 
-def top_n(scores: Floats, n: int) -> tuple[NDArray[np.int64], Floats]:
-    """The ``n`` largest of each row, descending, equal ones by column: columns and scores.
+def top_n(
+    scores: Floats, n: int, order: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], Floats]:
+    """The ``n`` largest of each row, descending: columns and scores.
 
-    ``scores`` is rows x columns, n <= columns. The n-th largest of a row's first columns bounds the
-    row's n-th largest from below, so that only the few scores above it need sorting; later columns
-    that equal the bound come after n others.
+    ``scores`` is rows x columns, n <= columns. Equal scores are in the ``order`` of columns that is
+    given, by default that of their numbers. The n-th largest of the columns that come first in it
+    bounds a row's n-th largest from below, so that only the few scores above it need sorting; later
+    columns that equal the bound come after n others.
     """
     rows, columns = scores.shape
-    head = scores[:, : max(n, min(_SAMPLE, columns))]
-    width = head.shape[1]
-    bound = np.partition(head, width - n, axis=1)[:, [width - n]]
+    order = np.arange(columns) if order is None else order
+    rank = np.empty(columns, np.int64)
+    rank[order] = np.arange(columns)
+    head = order[: max(n, _SAMPLE)]
+    in_head = scores[:, head]
+    bound = np.partition(in_head, len(head) - n, axis=1)[:, [len(head) - n]]
     candidate = scores > bound
-    candidate[:, :width] |= head == bound
+    tied_row, tied = np.nonzero(in_head == bound)
+    candidate[tied_row, head[tied]] = True
     flat = np.flatnonzero(candidate)
     row, column = np.divmod(flat, columns)
     value = scores.ravel()[flat]
-    ranked = np.lexsort((-value, row))  # stable: equal scores stay in the order of columns
+    ranked = np.lexsort((rank[column], -value, row))
     first = np.searchsorted(row, np.arange(rows))
     best = ranked[first[:, None] + np.arange(n)]
     return column[best], value[best]
