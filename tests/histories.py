@@ -5,10 +5,11 @@ What a refresh cannot see is kept apart as *hidden*: it neither came within the 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from itertools import count
 from typing import Any
 
@@ -124,6 +125,21 @@ class Hidden:
         return Hidden(self.users | other.users, self.products | other.products)
 
 
+def step(**arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A rule that writes down its calls: a failure that does not repeat has a history, too."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def written(self: "OrdersHistory", *drawn: Any, **named: Any) -> Any:
+            values = ", ".join([*map(repr, drawn), *(f"{k}={v!r}" for k, v in named.items())])
+            self.history.append(f"{function.__name__}({values})")
+            return function(self, *drawn, **named)
+
+        return rule(**arguments)(written)
+
+    return decorate
+
+
 class OrdersHistory(RuleBasedStateMachine):
     """The orders of one shop, in a schema of their own; ids and times of changing types."""
 
@@ -132,6 +148,7 @@ class OrdersHistory(RuleBasedStateMachine):
     def __init__(self, database_url: str) -> None:
         super().__init__()
         self.url = database_url
+        self.history: list[str] = []
         self.numbers = 0
         self.held: list[Any] = []  # orders of the transaction that is open
         self.began = False  # some run may have read the orders
@@ -153,21 +170,22 @@ class OrdersHistory(RuleBasedStateMachine):
         self.connection.execute("CREATE SCHEMA public")
         create_shop(self.connection, id_type=self.id_type, timestamp_type=timestamp_type)
         self.shop = inspect_shop(self.connection, ShopSettings())
+        self.history.append(f"open_shop(types={types}, drafts={drafts})")
         (now,) = self._one("SELECT now()")
         self.clock: datetime = now - timedelta(days=1000)
         return self._come(drafts, self.clock)
 
     # --- Orders come
 
-    @rule(target=orders, drafts=DRAFTS, pause=PAUSES)
+    @step(target=orders, drafts=DRAFTS, pause=PAUSES)
     def come(self, drafts: list[Draft], pause: timedelta) -> Any:
         return self._come(drafts, self._later(pause))
 
-    @rule(target=orders, drafts=DRAFTS, late=st.sampled_from([OVERLAP / 2, OVERLAP, OVERLAP * 2]))
+    @step(target=orders, drafts=DRAFTS, late=st.sampled_from([OVERLAP / 2, OVERLAP, OVERLAP * 2]))
     def come_late(self, drafts: list[Draft], late: timedelta) -> Any:
         return self._come(drafts, self.clock - late)
 
-    @rule(
+    @step(
         target=orders,
         drafts=DRAFTS,
         ahead=st.sampled_from([timedelta(minutes=1), timedelta(minutes=5), timedelta(days=700)]),
@@ -181,37 +199,37 @@ class OrdersHistory(RuleBasedStateMachine):
 
     # --- Orders change: those that are ``updated`` say so, the others are hidden
 
-    @rule(order=orders, status=STATUSES, pause=PAUSES, updated=st.booleans())
+    @step(order=orders, status=STATUSES, pause=PAUSES, updated=st.booleans())
     def change_status(self, order: Any, status: str, pause: timedelta, updated: bool) -> None:
         self._later(pause)
         with self._changing([order], updated=updated):
             self._execute("UPDATE orders SET status = %s WHERE id = %s", status, order)
 
-    @rule(order=orders, lines=LINES, pause=PAUSES, updated=st.booleans())
+    @step(order=orders, lines=LINES, pause=PAUSES, updated=st.booleans())
     def change_lines(self, order: Any, lines: list[Line], pause: timedelta, updated: bool) -> None:
         self._later(pause)
         with self._changing([order], updated=updated):
             self._execute("DELETE FROM order_items WHERE order_id = %s", order)
             add_lines(self.connection, order, self.id_type, lines)
 
-    @rule(order=orders, product=st.sampled_from([5, 6, 7]), updated=st.booleans())
+    @step(order=orders, product=st.sampled_from([5, 6, 7]), updated=st.booleans())
     def refund(self, order: Any, product: int, updated: bool) -> None:
         with self._changing([order], updated=updated):
             add_lines(self.connection, order, self.id_type, [(product, -1)])
 
-    @rule(order=orders, age=AGES, pause=PAUSES, updated=st.booleans())
+    @step(order=orders, age=AGES, pause=PAUSES, updated=st.booleans())
     def change_date(self, order: Any, age: timedelta, pause: timedelta, updated: bool) -> None:
         placed = self._later(pause) - age
         with self._changing([order], updated=updated):
             self._execute("UPDATE orders SET created_at = %s WHERE id = %s", placed, order)
 
-    @rule(order=orders, user=BUYERS, pause=PAUSES, updated=st.booleans())
+    @step(order=orders, user=BUYERS, pause=PAUSES, updated=st.booleans())
     def change_user(self, order: Any, user: int | None, pause: timedelta, updated: bool) -> None:
         self._later(pause)
         with self._changing([order], updated=updated):
             self._execute("UPDATE orders SET user_id = %s WHERE id = %s", self._user(user), order)
 
-    @rule(user=USERS, into=USERS, pause=PAUSES, updated=st.booleans())
+    @step(user=USERS, into=USERS, pause=PAUSES, updated=st.booleans())
     def merge_users(self, user: int, into: int, pause: timedelta, updated: bool) -> None:
         self._later(pause)
         rows = self.connection.execute(
@@ -224,7 +242,7 @@ class OrdersHistory(RuleBasedStateMachine):
                 "UPDATE orders SET user_id = %s WHERE id = ANY(%s)", self._user(into), ids
             )
 
-    @rule(order=consumes(orders), lines_too=st.booleans())
+    @step(order=consumes(orders), lines_too=st.booleans())
     def delete(self, order: Any, lines_too: bool) -> None:
         with self._changing([order]):
             self._execute("DELETE FROM orders WHERE id = %s", order)
@@ -233,7 +251,7 @@ class OrdersHistory(RuleBasedStateMachine):
 
     # --- Orders whose transaction stays open while others commit
 
-    @rule(drafts=DRAFTS, pause=PAUSES)
+    @step(drafts=DRAFTS, pause=PAUSES)
     def hold_new(self, drafts: list[Draft], pause: timedelta) -> None:
         changed = self._later(pause)
         self._begin()
@@ -242,7 +260,7 @@ class OrdersHistory(RuleBasedStateMachine):
             place(self.holder, order_id, self.id_type, draft, changed)
         self.held += ids
 
-    @rule(order=consumes(orders), status=STATUSES, pause=PAUSES)
+    @step(order=consumes(orders), status=STATUSES, pause=PAUSES)
     def hold_status(self, order: Any, status: str, pause: timedelta) -> None:
         changed = self._later(pause)
         self._begin()
@@ -253,7 +271,7 @@ class OrdersHistory(RuleBasedStateMachine):
         self.held.append(order)
 
     @precondition(lambda self: self.held)
-    @rule(target=orders, commit=st.booleans())
+    @step(target=orders, commit=st.booleans())
     def release(self, commit: bool) -> Any:
         with self._changing(self.held):
             self.holder.execute("COMMIT" if commit else "ROLLBACK")

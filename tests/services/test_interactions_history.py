@@ -10,7 +10,6 @@ as *hidden*: rows of its users and products are compared from the next reconcili
 
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -21,7 +20,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import multiple, precondition, rule, run_state_machine_as_test
+from hypothesis.errors import Flaky
+from hypothesis.stateful import multiple, precondition, run_state_machine_as_test
 from psycopg import sql
 
 from recsys_assets.ingest.interactions import Log, Progress, Refresh, refresh_interactions
@@ -37,6 +37,7 @@ from tests.histories import (
     Hidden,
     OrdersHistory,
     connect_to_die,
+    step,
 )
 
 # The session's fixture removes the variable before a test runs.
@@ -143,19 +144,18 @@ class Stopped(Exception):
 class InteractionsHistory(OrdersHistory):
     """Runs between the orders' changes, and what must hold after each."""
 
-    def __init__(self, database_url: str, done: Counter[str]) -> None:
+    def __init__(self, database_url: str, done: list[list[str]]) -> None:
         super().__init__(database_url)
-        self.done = done  # steps and histories
-        self.done.update(histories=1, steps=-1)  # invariants are checked before the first step, too
+        done.append(self.history)
         self.failed = False
         self.ready = False  # our tables are there
         self.published: Rows = {}
 
-    @rule()
+    @step()
     def refresh(self) -> None:
         self._complete("refresh")
 
-    @rule()
+    @step()
     def refresh_twice(self) -> None:
         self._complete("refresh")
         with self._whole():
@@ -164,11 +164,11 @@ class InteractionsHistory(OrdersHistory):
             assert (again.difference.rows_written, again.difference.rows_deleted) == (0, 0)
             self._verify()
 
-    @rule()
+    @step()
     def rebuild(self) -> None:
         self._complete("rebuild")
 
-    @rule(target=OrdersHistory.orders, order=OrdersHistory.orders, status=STATUSES, drafts=DRAFTS)
+    @step(target=OrdersHistory.orders, order=OrdersHistory.orders, status=STATUSES, drafts=DRAFTS)
     def rebuild_meanwhile(self, order: Any, status: str, drafts: list[Draft]) -> Any:
         """Change an order, then let others come, when the first chunk of a rebuild is done."""
         came: list[Any] = []
@@ -184,18 +184,18 @@ class InteractionsHistory(OrdersHistory):
             self._verify()
         return came[0] if came else multiple()
 
-    @rule()
+    @step()
     def reconcile(self) -> None:
         self._complete("reconcile")
 
-    @rule(kill=KILLS)
+    @step(kill=KILLS)
     def kill(self, kill: tuple[Run, int]) -> None:
         """End the session of a run after so many statements, if it executes as many."""
         run, statements = kill
         with closing(connect_to_die(self.url, statements)) as connection:
             self._interrupt(run, connection, psycopg.OperationalError)
 
-    @rule(run=RUNS, messages=st.integers(1, 4))
+    @step(run=RUNS, messages=st.integers(1, 4))
     def stop(self, run: Run, messages: int) -> None:
         """Raise from a run's callback, if it is called as often."""
         left = iter(range(messages - 1))
@@ -206,7 +206,7 @@ class InteractionsHistory(OrdersHistory):
 
         self._interrupt(run, self.connection, Stopped, log)
 
-    @rule(first=RUNS, second=RUNS)
+    @step(first=RUNS, second=RUNS)
     def run_at_once(self, first: Run, second: Run) -> None:
         latest = self.latest_change()
         with self._whole():
@@ -217,7 +217,7 @@ class InteractionsHistory(OrdersHistory):
             self._verify()
 
     @precondition(lambda self: self.ready)
-    @rule()
+    @step()
     def publish(self) -> None:
         """Take the users whose rows have changed, as publishing their lists does."""
         self._execute("DELETE FROM changed_users")
@@ -226,11 +226,6 @@ class InteractionsHistory(OrdersHistory):
             USER_TOP_BUYS,
         )
         self.published = interactions(self.connection)
-
-    def check_invariants(self, *arguments: Any, **options: Any) -> None:
-        """Called after each step; an invariant proper would be part of every printed history."""
-        self.done.update(steps=1)
-        super().check_invariants(*arguments, **options)
 
     def teardown(self) -> None:
         """Compare with a rebuild into another schema, unless this history has failed already."""
@@ -269,7 +264,11 @@ class InteractionsHistory(OrdersHistory):
     def _whole(self) -> Iterator[None]:
         """Mark the history as failed for as long as the block has not ended."""
         self.failed = True
-        yield
+        try:
+            yield
+        except Exception as error:
+            self.history.append(f"failed: {error!r}")
+            raise
         self.failed = False
 
     def _complete(self, run: Run) -> None:
@@ -360,20 +359,26 @@ class InteractionsHistory(OrdersHistory):
 
 @pytest.mark.timeout(1800)  # to make the history of a failure short takes minutes
 def test_whatever_happens(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    done: Counter[str] = Counter()
-    run_state_machine_as_test(
-        lambda: InteractionsHistory(database_url, done),
-        settings=settings(
-            max_examples=HISTORIES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=not FULL,
-            database=None,
-            print_blob=FULL,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    done: list[list[str]] = []
+    try:
+        run_state_machine_as_test(
+            lambda: InteractionsHistory(database_url, done),
+            settings=settings(
+                max_examples=HISTORIES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=not FULL,
+                database=None,
+                print_blob=FULL,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    except Flaky as error:  # a race, say, which Hypothesis has no history of
+        failed = [history for history in done if history and history[-1].startswith("failed")]
+        error.add_note("\n".join(["the first failure:", *failed[0]] if failed else []))
+        raise
+    steps = sum(map(len, done))
     if FULL:
         with capsys.disabled():
-            print(f"\n{done['steps']} steps in {done['histories']} histories")
-        assert done["steps"] >= 2000
+            print(f"\n{steps} steps in {len(done)} histories")
+        assert steps >= 2000
