@@ -156,9 +156,11 @@ def fresh_database(server: PostgresServer, name: str) -> Iterator[str]:
     database = sql.Identifier(name)
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(database))
-    yield server.database_url(name)
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+    try:
+        yield server.database_url(name)
+    finally:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 
 def kill(run: Started) -> None:

@@ -6,7 +6,7 @@ The run that was in flight must not stand in the way of the next ones.
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,14 @@ def system(
             "RECSYS_REDIS_URL": f"{own_redis.url}?db=2",
             "RECSYS_AUTOMATION_ENABLED": "true",
         }
-        with Home(tmp_path, more).in_use() as home:
-            system = System(home, own_postgres, own_redis)
-            with system.store() as client:
-                client.flushdb()
-            home.recsys("materialize")
+        system = System(Home(tmp_path, more), own_postgres, own_redis)
+        with system.store() as client:
+            client.flushdb()
+        system.home.recsys("materialize")
+        try:
             yield system
+        finally:
+            kill_all(system)
 
 
 @contextmanager
@@ -54,7 +56,13 @@ def up(system: System) -> Iterator[Started]:
         yield command
         if command.process.poll() is None:
             command.interrupt()
-    eventually(lambda: not system.home.processes(), "the end of all processes", seconds=60)
+
+
+def kill_all(system: System) -> None:
+    """``kill -9`` of every process that was started for the home."""
+    for pid in system.home.pids_of(""):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_the_daemon(system: System) -> None:
@@ -73,8 +81,7 @@ def kill_everything(system: System) -> None:
     with up(system), held_mid_refresh(system):
         system.change_orders()
         wait_until_held(system)
-        for pid in system.home.pids_of(""):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(system)
 
 
 def kill_a_materialization(system: System) -> None:
@@ -87,6 +94,7 @@ def kill_a_materialization(system: System) -> None:
 
 STAYS_STARTED = pytest.mark.xfail(
     strict=True,
+    raises=AssertionError,
     reason="a run whose process is gone stays STARTED until max_runtime_seconds (4 h), as the"
     " default launcher cannot look after processes; till then the sensor skips and its pools are"
     " taken",
@@ -111,6 +119,16 @@ def test_new_orders_are_published_after_a_restart(system: System, fault: Callabl
             "the newcomer's list",
             seconds=SECONDS_UNTIL_PUBLISHED,
         )
-        eventually(lambda: system.last_run().status == "SUCCESS", "the end of the run")
-        runs = connection.execute("SELECT status, count(*) FROM dagster.runs GROUP BY status")
-        assert dict(runs.fetchall()).keys() <= {"SUCCESS", "FAILURE"}
+        under_way = "SELECT count(*) FROM dagster.runs WHERE status = 'STARTED'"
+        eventually(lambda: connection.execute(under_way).fetchone() <= (1,), "the old run's end")
+
+
+@pytest.mark.full
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="the process that follows the orders outlives the code server that began it",
+)
+def test_the_runs_of_a_system_that_ends_end_with_it(system: System):
+    kill_the_daemon(system)
+    eventually(lambda: not system.home.processes(), "the end of all processes", seconds=30)
