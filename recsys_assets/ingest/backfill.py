@@ -75,7 +75,8 @@ def run_backfill(
                 _finish(connection, shop, state, half_life)
                 return
             scope, backfill = _next_chunk(connection, shop, state.backfill, chunk_orders)
-            difference = recount_orders(connection, shop, scope, half_life=half_life)
+            users = state.backfill.stage == "users"
+            difference = recount_orders(connection, shop, scope, half_life=half_life, users=users)
             save_state(connection, shop, replace(state, backfill=backfill))
         yield backfill, difference
 

@@ -2,10 +2,10 @@
 
 ``counted_orders`` holds every order that counts, with its user, time and products, as it was when
 it was last read. A *scope* of orders - those that have changed, those of a range of users - is read
-from the shop's tables and compared with it. The orders that differ tell which users' purchases of
-which products have changed, also when an order is gone or is another user's now. Those pairs are
-computed again, from all orders of their users. It is SQL on sets, inside PostgreSQL; no order comes
-to Python.
+from the shop's tables and compared with it. What differs tells which purchases are new and which
+are gone, also when an order was deleted or is another user's now. New ones are added to their
+interactions; where one is gone, the pair is computed again from all orders of its user. It is SQL
+on sets, inside PostgreSQL; no order comes to Python.
 """
 
 from dataclasses import dataclass, fields
@@ -81,22 +81,51 @@ INSERT INTO {counted_orders} (order_id, user_id, purchased_at, product_ids)
 SELECT order_id, user_id, purchased_at, product_ids FROM differing WHERE sign = 1
 ORDER BY user_id, purchased_at
 """)
-_TOUCHED_PAIRS = sql.SQL("""
-CREATE TEMPORARY TABLE touched_pairs ON COMMIT DROP AS
-SELECT DISTINCT user_id, product_id FROM differing, unnest(product_ids) AS product_id
-WHERE user_id IS NOT NULL
+# An order that was altered mostly has the same products as before, which cancel out here.
+_CHANGES = sql.SQL("""
+CREATE TEMPORARY TABLE changes ON COMMIT DROP AS
+SELECT user_id, product_id, purchased_at, sum(sign)::integer AS purchases
+FROM differing, unnest(product_ids) AS product_id
+GROUP BY user_id, product_id, purchased_at HAVING sum(sign) <> 0
 """)
-_TOUCHED_USERS = sql.SQL("""
-CREATE TEMPORARY TABLE touched_users ON COMMIT DROP AS SELECT DISTINCT user_id FROM touched_pairs
+_CHANGED_USERS = sql.SQL("""
+CREATE TEMPORARY TABLE changed_users ON COMMIT DROP AS
+SELECT DISTINCT user_id FROM pg_temp.changes WHERE user_id IS NOT NULL
 """)
-# Left to itself, the planner searches every array for every touched product.
-_PURCHASES_OF_TOUCHED = sql.SQL("""
+_LOSING_PAIRS = sql.SQL("""
+CREATE TEMPORARY TABLE losing_pairs ON COMMIT DROP AS
+SELECT DISTINCT user_id, product_id FROM pg_temp.changes
+WHERE purchases < 0 AND user_id IS NOT NULL
+""")
+# All terms are positive: what the sum loses to rounding is as little as when it is done at once.
+_ADD = sql.SQL("""
+INSERT INTO {interactions} AS old
+    (user_id, product_id, interaction_score, purchase_count, last_updated_at)
+SELECT user_id, product_id, sum(purchases * {weight}), sum(purchases), newest
+FROM (
+    SELECT user_id, product_id, purchased_at, purchases,
+           max(purchased_at) OVER (PARTITION BY user_id, product_id) AS newest
+    FROM pg_temp.changes
+    WHERE user_id IS NOT NULL
+      AND (user_id, product_id) NOT IN (SELECT user_id, product_id FROM losing_pairs)
+) AS added
+GROUP BY user_id, product_id, newest
+ORDER BY user_id, product_id
+ON CONFLICT (user_id, product_id) DO UPDATE SET
+    interaction_score = old.interaction_score * {old_weight}
+                      + excluded.interaction_score * {new_weight},
+    purchase_count = old.purchase_count + excluded.purchase_count,
+    last_updated_at = greatest(old.last_updated_at, excluded.last_updated_at)
+""")
+# Left to itself, the planner searches every array for every pair.
+_PURCHASES_OF_LOSING = sql.SQL("""
 WITH purchases AS MATERIALIZED (
     SELECT user_id, product_id, purchased_at
-    FROM touched_users JOIN {counted_orders} USING (user_id), unnest(product_ids) AS product_id
+    FROM (SELECT DISTINCT user_id FROM losing_pairs) AS users JOIN {counted_orders} USING (user_id),
+         unnest(product_ids) AS product_id
 )
 SELECT user_id, product_id, purchased_at FROM purchases
-WHERE (user_id, product_id) IN (SELECT user_id, product_id FROM touched_pairs)
+WHERE (user_id, product_id) IN (SELECT user_id, product_id FROM losing_pairs)
 """)
 _FRESH = sql.SQL("""
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
@@ -111,8 +140,8 @@ GROUP BY user_id, product_id, newest
 """)
 _DELETE_GONE = sql.SQL("""
 DELETE FROM {interactions} AS old
-WHERE {held} AND NOT EXISTS (
-    SELECT FROM fresh WHERE fresh.user_id = old.user_id AND fresh.product_id = old.product_id)
+USING ({held} EXCEPT SELECT user_id, product_id FROM fresh) AS gone
+WHERE gone.user_id = old.user_id AND gone.product_id = old.product_id
 """)
 # The order in which PostgreSQL adds up is its own, so equal sums may differ in their last bits.
 _WRITE = sql.SQL("""
@@ -128,7 +157,6 @@ WHERE excluded.purchase_count <> old.purchase_count
    OR excluded.last_updated_at <> old.last_updated_at
    OR abs(excluded.interaction_score - old.interaction_score) > 1e-12 * excluded.interaction_score
 """)
-_TOUCHED = sql.SQL("(user_id, product_id) IN (SELECT user_id, product_id FROM touched_pairs)")
 
 
 def count_orders(
@@ -141,44 +169,47 @@ def count_orders(
 ) -> Difference:
     """Bring interactions and popularity up to the orders of ``scope``; mark the users concerned.
 
-    Popularity is kept as of ``as_of``. To be called in a transaction that holds the watermark; the
-    interactions that were computed are then in the temporary table ``fresh``, if any were.
+    Popularity is kept as of ``as_of``. To be called in a transaction that holds the watermark. The
+    purchases that are new or gone are then in the temporary table ``changes``.
     """
     difference = _compare(connection, shop, scope)
-    if difference.orders:
-        popularity.add_differences(
-            connection,
-            shop,
-            sql.SQL("SELECT sign, purchased_at, product_ids FROM differing"),
-            as_of,
-            half_life,
-        )
+    if not _create(connection, "changes", _CHANGES):
         _update_counted_orders(connection, shop)
-    users = _create(connection, "touched_pairs", _TOUCHED_PAIRS) and _create(
-        connection, "touched_users", _TOUCHED_USERS
-    )
-    written, deleted = 0, 0
-    if users:
-        purchases = _PURCHASES_OF_TOUCHED.format(counted_orders=counted_orders_table(shop))
-        written, deleted = _recompute(connection, shop, purchases, _TOUCHED, half_life)
-        mark_users(connection, shop, sql.SQL("SELECT user_id FROM pg_temp.touched_users"))
+        return difference
+    popularity.add(connection, shop, as_of, half_life)
+    _update_counted_orders(connection, shop)
+    users = _create(connection, "changed_users", _CHANGED_USERS)
+    mark_users(connection, shop, sql.SQL("SELECT user_id FROM pg_temp.changed_users"))
+    losing = _create(connection, "losing_pairs", _LOSING_PAIRS)
+    written, deleted = _add(connection, shop, half_life), 0
+    if losing:
+        purchases = _PURCHASES_OF_LOSING.format(counted_orders=counted_orders_table(shop))
+        held = sql.SQL("SELECT user_id, product_id FROM losing_pairs")
+        rewritten, deleted = _recompute(connection, shop, purchases, held, half_life)
+        written += rewritten
     return difference + Difference(users=users, rows_written=written, rows_deleted=deleted)
 
 
 def recount_orders(
-    connection: psycopg.Connection, shop: Shop, scope: Scope, *, half_life: timedelta
+    connection: psycopg.Connection, shop: Shop, scope: Scope, *, half_life: timedelta, users: bool
 ) -> Difference:
-    """Compute every interaction of the orders of ``scope``, which must be of whole users.
+    """Compute every interaction of the orders of ``scope``: all those of some users, or of guests.
 
-    For rebuilds: popularity and the marks of users are left to the caller.
+    For rebuilds: popularity and the marks of users are left to the caller. ``users`` is false for
+    guests, who have no interactions.
     """
     difference = _compare(connection, shop, scope)
     _update_counted_orders(connection, shop)
+    if not users:
+        return difference
     purchases = sql.SQL(
         "SELECT user_id, product_id, purchased_at FROM {}, unnest(product_ids) AS product_id"
-        " WHERE {} AND user_id IS NOT NULL"
+        " WHERE {}"
     ).format(counted_orders_table(shop), scope.ours)
-    written, deleted = _recompute(connection, shop, purchases, scope.ours, half_life)
+    held = sql.SQL("SELECT user_id, product_id FROM {} WHERE {}").format(
+        interactions_table(shop), scope.ours
+    )
+    written, deleted = _recompute(connection, shop, purchases, held, half_life)
     return difference + Difference(rows_written=written, rows_deleted=deleted)
 
 
@@ -203,6 +234,23 @@ def _update_counted_orders(connection: psycopg.Connection, shop: Shop) -> None:
         connection.execute(statement.format(counted_orders=counted_orders_table(shop)))
 
 
+def _add(connection: psycopg.Connection, shop: Shop, half_life: timedelta) -> int:
+    """Add the new purchases to the interactions of the pairs that lose none; the rows written."""
+
+    def weight(since: str, until: str) -> sql.Composed:
+        return popularity.decay(sql.SQL(since), sql.SQL(until), half_life)
+
+    latest = "greatest(old.last_updated_at, excluded.last_updated_at)"
+    return connection.execute(
+        _ADD.format(
+            interactions=interactions_table(shop),
+            weight=weight("purchased_at", "newest"),
+            old_weight=weight("old.last_updated_at", latest),
+            new_weight=weight("excluded.last_updated_at", latest),
+        )
+    ).rowcount
+
+
 def _recompute(
     connection: psycopg.Connection,
     shop: Shop,
@@ -210,7 +258,10 @@ def _recompute(
     held: sql.Composable,
     half_life: timedelta,
 ) -> tuple[int, int]:
-    """Write the interactions of ``purchases`` that differ, delete those ``held`` without any."""
+    """Write the interactions of ``purchases`` that differ, delete what is ``held`` without any.
+
+    ``purchases`` is a SELECT of (user_id, product_id, purchased_at), ``held`` one of pairs.
+    """
     decay = popularity.decay(sql.SQL("purchased_at"), sql.SQL("newest"), half_life)
     _create(connection, "fresh", _FRESH.format(purchases=purchases, decay=decay))
     interactions = interactions_table(shop)

@@ -29,11 +29,19 @@ from recsys_assets.ingest.watermark import (
     save_state,
     signature_of,
 )
-from recsys_assets.shop import LATEST_DATE, Shop, identifier
+from recsys_assets.shop import EVERYTHING, LATEST_DATE, Shop, identifier
 from recsys_assets.tables import create_tables, interactions_table
 
 Log = Callable[[str], object]
 Progress = Callable[[int, int], object]
+
+
+SHOWN = sql.Literal(5)
+_LATEST_CHANGES = sql.SQL(
+    "JOIN (SELECT user_id, product_id FROM pg_temp.changes WHERE user_id IS NOT NULL"
+    " GROUP BY user_id, product_id ORDER BY max(purchased_at) DESC, user_id, product_id LIMIT {})"
+    " AS latest USING (user_id, product_id)"
+).format(SHOWN)
 
 
 class Interaction(NamedTuple):
@@ -126,7 +134,7 @@ def refresh_interactions(
                 refresh,
                 changed_orders=orders,
                 orders_dated_ahead=ahead,
-                newest=_newest(connection, interactions_table(shop)),
+                newest=_newest(connection, shop),
             )
     return replace(
         refresh,
@@ -164,8 +172,7 @@ def refresh_changed(
         as_of = watermark or database_now(connection)
         scope = Scope.listed(shop, "changed")
         difference = count_orders(connection, shop, scope, as_of=as_of, half_life=half_life)
-        fresh = sql.Identifier("pg_temp", "fresh")
-        newest = _newest(connection, fresh) if difference.users else []
+        newest = _newest(connection, shop, _LATEST_CHANGES) if difference.users else []
     save_state(connection, shop, replace(state, watermark=watermark))
     return Refresh(
         rebuilt=False,
@@ -207,14 +214,13 @@ def _find_changed(
 
 
 def _newest(
-    connection: psycopg.Connection, table: sql.Identifier, most: int = 5
+    connection: psycopg.Connection, shop: Shop, among: sql.Composable = EVERYTHING
 ) -> list[Interaction]:
     rows = connection.execute(
         sql.SQL(
             "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
-            " FROM {} ORDER BY last_updated_at DESC, user_id, product_id LIMIT %s"
-        ).format(table),
-        [most],
+            " FROM {} {} ORDER BY last_updated_at DESC, user_id, product_id LIMIT {}"
+        ).format(interactions_table(shop), among, SHOWN)
     )
     return [Interaction(*row) for row in rows]
 

@@ -27,9 +27,9 @@ def decay(since: sql.Composable, until: sql.Composable, half_life: timedelta) ->
 
 
 _SUMS = sql.SQL("""
-SELECT product_id, sum(sign)::integer AS purchase_count, sum(sign * {decay}) AS weight,
-       {as_of} AS last_updated_at
-FROM ({orders}) AS counted, unnest(product_ids) AS product_id
+SELECT product_id, sum(purchases)::integer AS purchase_count,
+       sum(purchases * {weight}) AS weight, {as_of} AS last_updated_at
+FROM ({purchases}) AS purchases
 GROUP BY product_id
 """)
 _ADD = sql.SQL("""
@@ -37,26 +37,22 @@ INSERT INTO {popularity} AS old (product_id, purchase_count, weight, last_update
 {sums}
 ON CONFLICT (product_id) DO UPDATE SET
     purchase_count = old.purchase_count + excluded.purchase_count,
-    weight = greatest(0, old.weight * {decay} + excluded.weight),
+    weight = greatest(0, old.weight * {old_weight} + excluded.weight),
     last_updated_at = excluded.last_updated_at
 """)
 
 
-def add_differences(
-    connection: psycopg.Connection,
-    shop: Shop,
-    orders: sql.Composable,
-    as_of: datetime,
-    half_life: timedelta,
-) -> None:
-    """Count the orders of a SELECT of (purchased_at, product_ids, sign), where sign is 1 or -1."""
+def add(connection: psycopg.Connection, shop: Shop, as_of: datetime, half_life: timedelta) -> None:
+    """Count the purchases that are new, and those that are gone, of the table ``changes``."""
+    changes = sql.SQL("SELECT product_id, purchased_at, purchases FROM pg_temp.changes")
+    old_weight = decay(
+        sql.SQL("old.last_updated_at"), sql.SQL("excluded.last_updated_at"), half_life
+    )
     connection.execute(
         _ADD.format(
             popularity=popularity_table(shop),
-            sums=_sums(orders, as_of, half_life),
-            decay=decay(
-                sql.SQL("old.last_updated_at"), sql.SQL("excluded.last_updated_at"), half_life
-            ),
+            sums=_sums(changes, as_of, half_life),
+            old_weight=old_weight,
         )
     )
     connection.execute(
@@ -68,9 +64,9 @@ def recount(
     connection: psycopg.Connection, shop: Shop, as_of: datetime, half_life: timedelta
 ) -> None:
     """Replace the popularity by that of all counted orders."""
-    every = sql.SQL("SELECT purchased_at, product_ids, 1 AS sign FROM {}").format(
-        counted_orders_table(shop)
-    )
+    every = sql.SQL(
+        "SELECT product_id, purchased_at, 1 AS purchases FROM {}, unnest(product_ids) AS product_id"
+    ).format(counted_orders_table(shop))
     connection.execute(sql.SQL("DELETE FROM {}").format(popularity_table(shop)))
     connection.execute(
         sql.SQL("INSERT INTO {} (product_id, purchase_count, weight, last_updated_at) {}").format(
@@ -79,7 +75,7 @@ def recount(
     )
 
 
-def _sums(orders: sql.Composable, as_of: datetime, half_life: timedelta) -> sql.Composed:
+def _sums(purchases: sql.Composable, as_of: datetime, half_life: timedelta) -> sql.Composed:
     then = sql.SQL("{}::timestamptz").format(sql.Literal(as_of))
     weight = decay(sql.SQL("purchased_at"), then, half_life)
-    return _SUMS.format(orders=orders, decay=weight, as_of=then)
+    return _SUMS.format(purchases=purchases, weight=weight, as_of=then)

@@ -98,7 +98,7 @@ def _repair_users(connection: psycopg.Connection, shop: Shop, half_life: timedel
     row = connection.execute("SELECT count(*) FROM pg_temp.suspect_users").fetchone()
     assert row is not None
     if row[0]:
-        recount_orders(connection, shop, scope, half_life=half_life)
+        recount_orders(connection, shop, scope, half_life=half_life, users=True)
         mark_users(connection, shop, sql.SQL("SELECT user_id FROM pg_temp.suspect_users"))
     return int(row[0])
 
