@@ -56,8 +56,9 @@ def beside(interactions: Interactions, product_ids: Ids) -> tuple[csr_matrix, Id
     column[other] = len(product_ids) + np.arange(other.sum())
     old = interactions.matrix
     ids = np.concatenate([product_ids, interactions.product_ids[other]])
-    matrix = csr_matrix((old.data, column[old.indices], old.indptr), shape=(old.shape[0], len(ids)))
-    matrix.sort_indices()
+    shape = (old.shape[0], len(ids))
+    matrix = csr_matrix((old.data.copy(), column[old.indices], old.indptr), shape=shape)
+    matrix.sort_indices()  # in place, data and indices
     return matrix, ids
 
 

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from recsys_assets.learn.matrix import (
     Ids,
     Interactions,
+    beside,
     encode_ids,
     interactions_from_arrow,
     positions,
@@ -110,3 +111,57 @@ def test_a_matrix_of_another_shape_than_its_ids_is_refused() -> None:
     ids = np.array([1], np.int64)
     with pytest.raises(ValueError, match="1 user ids and 1 product ids"):
         Interactions(csr_matrix((2, 1), dtype=np.float32), ids, ids)
+
+
+# --- Beside the products of a model
+
+
+def matrix_beside(
+    product_ids: Ids, rows: list[tuple[object, object, float]], id_type: pa.DataType
+) -> tuple[list[list[float]], list[object]]:
+    interactions = interactions_from_arrow(table(rows, id_type))
+    before = interactions.matrix.copy()
+    matrix, ids = beside(interactions, product_ids)
+    assert matrix.has_sorted_indices
+    assert matrix.dtype == np.float32
+    assert (interactions.matrix != before).nnz == 0
+    return matrix.toarray().tolist(), ids.tolist()
+
+
+def test_columns_of_the_model_come_first_then_those_of_other_products() -> None:
+    rows = [(9, 20, 0.5), (4, 30, 1.0), (9, 10, 2.0), (9, 40, 4.0)]
+    model = np.array([5, 20, 40], np.int64)
+    matrix, ids = matrix_beside(model, rows, pa.int64())
+    assert ids == [5, 20, 40, 10, 30]
+    assert matrix == [[0, 0, 0, 0, 1], [0, 0.5, 4, 2, 0]]
+
+
+def test_text_ids_beside_those_of_a_model() -> None:
+    matrix, ids = matrix_beside(text("b", "c"), [("u", "a", 1.0), ("u", "c", 3.0)], pa.string())
+    assert ids == ["b", "c", "a"]
+    assert matrix == [[0, 3, 1]]
+
+
+def test_nobody_beside_a_model() -> None:
+    assert matrix_beside(text("b", "c"), [], pa.string()) == ([], ["b", "c"])
+
+
+@given(
+    known=st.sets(st.integers(-5, 5)),
+    weights=st.dictionaries(st.tuples(st.integers(1, 3), st.integers(-5, 5)), st.integers(1, 9)),
+)
+def test_no_weight_is_lost_beside_a_model(
+    known: set[int], weights: dict[tuple[int, int], int]
+) -> None:
+    rows = [(user, product, float(weight)) for (user, product), weight in weights.items()]
+    others = {product for _, product in weights} - known
+    matrix, ids = matrix_beside(np.array(sorted(known), np.int64), rows, pa.int64())
+    assert ids == sorted(known) + sorted(others)
+    users = sorted({user for user, _ in weights})
+    found = {
+        (user, product): weight
+        for user, row in zip(users, matrix, strict=True)
+        for product, weight in zip(ids, row, strict=True)
+        if weight
+    }
+    assert found == weights

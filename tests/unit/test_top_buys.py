@@ -1,20 +1,19 @@
-"""The blend of ALS and own purchases, by hand and against a naive dense reference."""
+"""The blend of ALS and own purchases, by hand, against a naive dense reference, and bit for bit."""
 
 import json
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, random_array
 
 from recsys_assets.publish.redis_writer import Edition
 from recsys_assets.publish.top_buys import (
     TopLists,
     blended_top_n,
-    factors_of,
     personal_lists,
     scaled_by_maximum,
     top_n,
@@ -22,19 +21,22 @@ from recsys_assets.publish.top_buys import (
 
 EDITION = Edition("v1", datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 2, 28, tzinfo=UTC))
 
-# Three users and four products. The model knows the first two users; the third is new.
+# Three users and four products. The model knows nothing of the third user.
 USERS = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
 PRODUCTS = np.array([[0.5, 0.25], [0.25, 0.5], [0, 0.125], [-1, 0]], np.float32)
 PURCHASES = csr_matrix(np.array([[0, 0, 4, 2], [0, 0, 0, 0], [0, 1, 0, 0]], np.float32))
+# The same with two more products, which the model does not know: the last user has bought both.
+WITH_NEW_PRODUCTS = csr_matrix(
+    np.array([[0, 0, 4, 2, 0, 0], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 4, 2]], np.float32)
+)
 POPULARITY = np.array([1, 5, 3, 9], np.float32)
 
 
-def blend(n: int, own_weight: float = 2.0, **options: int) -> TopLists:
+def blend(n: int, own_weight: float = 2.0, purchases: csr_matrix = PURCHASES) -> TopLists:
     """All lists in one."""
-    blocks = list(
-        blended_top_n(USERS, PRODUCTS, PURCHASES, POPULARITY, own_weight=own_weight, n=n, **options)
+    return joined(
+        list(blended_top_n(USERS, PRODUCTS, purchases, POPULARITY, own_weight=own_weight, n=n))
     )
-    return joined(blocks)
 
 
 def joined(blocks: list[TopLists]) -> TopLists:
@@ -72,6 +74,29 @@ def test_a_list_is_no_longer_than_the_catalogue() -> None:
     assert_array_equal(np.sort(blend(100).products), np.tile(np.arange(4), (3, 1)))
 
 
+def test_a_product_that_the_model_does_not_know_is_in_the_lists_of_its_buyers_alone() -> None:
+    lists = blend(4, purchases=WITH_NEW_PRODUCTS)
+    assert_array_equal(lists.products[:2], blend(4).products[:2])
+    assert_array_equal(lists.scores[:2], blend(4).scores[:2])
+    # User 2: own purchases add 2 * 1/4, 2 * 4/4 and 2 * 2/4; then comes the most popular product.
+    assert lists.products[2].tolist() == [4, 5, 1, 3]
+    assert lists.scores[2].tolist() == [2, 1, 0.5, 0]
+
+
+def test_without_own_weight_a_product_that_the_model_does_not_know_scores_nothing() -> None:
+    lists = blend(6, own_weight=0, purchases=WITH_NEW_PRODUCTS)
+    assert lists.products[2].tolist() == [3, 1, 2, 0, 4, 5]
+    assert lists.scores[2].tolist() == [0] * 6
+
+
+def test_a_list_that_cannot_be_filled_ends_in_scores_of_minus_infinity() -> None:
+    lists = blend(100, purchases=WITH_NEW_PRODUCTS)
+    assert lists.products.shape == (3, 6)
+    for user, length in [(0, 4), (1, 4), (2, 6)]:
+        assert np.isfinite(lists.scores[user, :length]).all()
+        assert lists.scores[user, length:].tolist() == [-np.inf] * (6 - length)
+
+
 def test_no_users_are_no_lists() -> None:
     nothing = csr_matrix((0, 0), dtype=np.float32)
     no_factors = np.zeros((0, 2), np.float32)
@@ -82,8 +107,12 @@ def test_no_users_are_no_lists() -> None:
 
 @st.composite
 def shops(draw: st.DrawFn) -> dict[str, np.ndarray]:
-    """Numbers of few bits, so that sums are exact in any order and ties abound."""
+    """Numbers of few bits, so that sums are exact in any order and ties abound.
+
+    There are more columns of purchases than product factors: products that the model does not know.
+    """
     users, products, factors = (draw(st.integers(1, most)) for most in (12, 12, 3))
+    unknown = draw(st.integers(0, 3))
 
     def numbers(rows: int, columns: int, values: list[float]) -> np.ndarray:
         cells = st.lists(st.sampled_from(values), min_size=rows * columns, max_size=rows * columns)
@@ -92,7 +121,7 @@ def shops(draw: st.DrawFn) -> dict[str, np.ndarray]:
     return {
         "user_factors": numbers(users, factors, [0, 0, 1, -1, 0.5]),
         "product_factors": numbers(products, factors, [0, 1, 0.5, -0.25]),
-        "purchases": numbers(users, products, [0, 0, 0, 1, 2, 4]),
+        "purchases": numbers(users, products + unknown, [0, 0, 0, 1, 2, 4]),
         "popularity": numbers(1, products, [0, 1, 2])[0],
     }
 
@@ -107,11 +136,13 @@ def shops(draw: st.DrawFn) -> dict[str, np.ndarray]:
 def test_the_blend_equals_a_dense_reference(
     shop: dict[str, np.ndarray], own_weight: float, n: int, block_bytes: int, threads: int
 ) -> None:
-    own = shop["purchases"]
-    scores = shop["user_factors"] @ shop["product_factors"].T
+    own, known = shop["purchases"], len(shop["product_factors"])
+    scores = np.where(own > 0, np.float32(0), np.float32(-np.inf))
+    scores[:, :known] = shop["user_factors"] @ shop["product_factors"].T
     scores += own_weight * own / np.maximum(own.max(axis=1, keepdims=True), 1)
+    popularity = np.r_[shop["popularity"], np.full(own.shape[1] - known, -1)]
     places = [
-        sorted(range(own.shape[1]), key=lambda p: (-row[p], -shop["popularity"][p], p))[:n]
+        sorted(range(own.shape[1]), key=lambda p: (-row[p], -popularity[p], p))[:n]
         for row in scores.tolist()
     ]
 
@@ -133,6 +164,60 @@ def test_the_blend_equals_a_dense_reference(
     assert_array_equal(lists.scores, np.take_along_axis(scores, np.array(places), axis=1))
 
 
+# --- Whoever else is computed beside
+
+# As many factors and nearly as many products as a shop has; real numbers, whose sums depend on the
+# order of their terms.
+_random = np.random.default_rng(11)
+MANY_PRODUCTS = _random.normal(0, 0.1, (5000, 64)).astype(np.float32)
+MANY_USERS = _random.normal(0, 0.3, (48, 64)).astype(np.float32)
+MANY_POPULAR = _random.integers(0, 50, 5000).astype(np.float32)
+MANY_PURCHASES = csr_matrix(random_array((48, 5100), density=0.004, rng=_random), dtype=np.float32)
+
+
+def lists_among(rows: list[int], columns: int = 5100, **options: int) -> TopLists:
+    """The lists of these of the many users, computed together."""
+    blocks = blended_top_n(
+        MANY_USERS[rows],
+        MANY_PRODUCTS,
+        MANY_PURCHASES[rows][:, :columns],
+        MANY_POPULAR,
+        own_weight=2,
+        n=100,
+        **options,
+    )
+    return joined(list(blocks))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.integers(0, 47), min_size=1, max_size=48, unique=True),
+    threads=st.integers(1, 3),
+)
+def test_a_list_is_the_same_bit_for_bit_whoever_is_computed_beside(
+    rows: list[int], threads: int
+) -> None:
+    everybody = lists_among(list(range(48)))
+    some = lists_among(rows, threads=threads)
+    assert_array_equal(some.products, everybody.products[rows])
+    assert some.scores.tobytes() == everybody.scores[rows].tobytes()
+
+
+@pytest.mark.parametrize("users", [1, 2, None])
+def test_a_list_is_the_same_bit_for_bit_whatever_new_products_others_buy(users: int | None) -> None:
+    """Columns of products that the model does not know come and go with their buyers."""
+    buyers = set(MANY_PURCHASES[:, 5000:].nonzero()[0].tolist())
+    rows = [row for row in range(48) if row not in buyers][:users]
+    assert len(rows) > 5 * (users is None)
+    assert len(buyers) > 5
+    beside, alone = lists_among(rows, 5100), lists_among(rows, 5000)
+    assert_array_equal(beside.products, alone.products)
+    assert beside.scores.tobytes() == alone.scores.tobytes()
+
+
+# --- The largest of each row
+
+
 @pytest.mark.parametrize("columns", [5, 4096, 4097, 9000])
 def test_top_n_looks_beyond_the_first_columns(columns: int) -> None:
     scores = np.random.default_rng(5).integers(0, 50, (6, columns)).astype(np.float32)
@@ -141,16 +226,21 @@ def test_top_n_looks_beyond_the_first_columns(columns: int) -> None:
     assert_array_equal(best, np.take_along_axis(scores, products, axis=1))
 
 
+@pytest.mark.parametrize("columns", [5, 4096, 4097, 9000])
+def test_equal_scores_are_in_the_order_that_is_given(columns: int) -> None:
+    random = np.random.default_rng(6)
+    scores = random.integers(0, 50, (6, columns)).astype(np.float32)
+    order = random.permutation(columns)
+    products, best = top_n(scores, 5, order)
+    in_order = np.argsort(-scores[:, order], axis=1, kind="stable")[:, :5]
+    assert_array_equal(products, order[in_order])
+    assert_array_equal(best, np.take_along_axis(scores, products, axis=1))
+
+
 def test_scaling_leaves_its_argument_alone() -> None:
     scaled = scaled_by_maximum(PURCHASES)
     assert_array_equal(scaled.toarray(), [[0, 0, 1, 0.5], [0, 0, 0, 0], [0, 1, 0, 0]])
     assert PURCHASES.max() == 4
-
-
-def test_factors_of_ids_that_the_model_does_not_know_are_zeros() -> None:
-    ids, model_ids = np.array([3, 5, 8], np.int64), np.array([1, 3, 8], np.int64)
-    model_factors = np.array([[1, 1], [2, 3], [4, 5]], np.float32)
-    assert_array_equal(factors_of(ids, model_ids, model_factors), [[2, 3], [0, 0], [4, 5]])
 
 
 @pytest.mark.parametrize(
@@ -186,3 +276,18 @@ def test_users_whose_ids_no_key_can_hold_are_left_out() -> None:
     user_ids = np.array(["", "anna", "x" * 201], object)
     values = personal_lists(blocks, user_ids, np.array([1, 2, 3, 4], np.int64), EDITION)
     assert [key for key, _ in values] == ["user:anna:top_buys"]
+
+
+def test_a_list_that_cannot_be_filled_is_shorter_in_redis() -> None:
+    blocks = blended_top_n(USERS, PRODUCTS, WITH_NEW_PRODUCTS, POPULARITY, own_weight=2, n=100)
+    ids = np.arange(6, dtype=np.int64)
+    values = dict(personal_lists(blocks, ids[:3], ids, EDITION))
+    listed = {
+        key: [product["product_id"] for product in json.loads(value)["products"]]
+        for key, value in values.items()
+    }
+    assert listed == {
+        "user:0:top_buys": [2, 0, 1, 3],
+        "user:1:top_buys": [1, 0, 2, 3],
+        "user:2:top_buys": [4, 5, 1, 3, 2, 0],
+    }
