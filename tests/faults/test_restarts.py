@@ -96,8 +96,8 @@ STAYS_STARTED = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
     reason="a run whose process is gone stays STARTED until max_runtime_seconds (4 h), as the"
-    " default launcher cannot look after processes; till then the sensor skips and its pools are"
-    " taken",
+    " default launcher cannot look after processes; till then it counts"
+    " as under way, for the sensor and for its pools",
 )
 
 
