@@ -35,7 +35,8 @@ test: .venv/dev.stamp  ## Run all tests, against servers that they start and end
 
 .PHONY: test-faults
 test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.
-	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults $(PYTEST_FLAGS)
+	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults \
+		tests/services/test_interactions_history.py $(PYTEST_FLAGS)
 
 .PHONY: check
 check: .venv/dev.stamp  ## Lint, formatting and types.
