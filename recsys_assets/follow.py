@@ -65,7 +65,7 @@ def follow_orders(
         with publishing(session.connection, session.shop, WAITING):
             stack.enter_context(publishing(session.connection, session.shop, FOLLOWING))
         started = refreshed = time.monotonic()
-        follower = _Follower(context, shop, session, client, Recipes(artifacts.als_model))
+        follower = _Follower(context, session, client, Recipes(artifacts.als_model))
         seen = None
         while True:
             changes = session.changes()
@@ -95,7 +95,6 @@ class _Follower:
     """One refresh after another, on the same connections, with the model read once."""
 
     context: dg.OpExecutionContext
-    shop: ShopDatabase
     session: "ShopSession"
     client: "Client"
     recipes: "Recipes"
@@ -113,9 +112,7 @@ class _Follower:
             half_life=session.half_life,
             overlap=session.overlap,
         )
-        yield _materialization(
-            "user_product_interactions", interactions_metadata(self.shop, refresh), started
-        )
+        yield _materialization("user_product_interactions", interactions_metadata(refresh), started)
         if refresh.watermark is None:
             return
         begun = time.monotonic()

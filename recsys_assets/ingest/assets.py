@@ -84,11 +84,14 @@ def user_product_interactions(
             if config.reconcile
             else None
         )
-    return dg.MaterializeResult(metadata=interactions_metadata(shop, refresh, repairs))
+    metadata = interactions_metadata(refresh, repairs)
+    if refresh.newest:
+        metadata["newest"] = dg.MetadataValue.md(_newest(refresh.newest, shop))
+    return dg.MaterializeResult(metadata=metadata)
 
 
 def interactions_metadata(
-    shop: ShopDatabase, refresh: "Refresh", repairs: "Reconciliation | None" = None
+    refresh: "Refresh", repairs: "Reconciliation | None" = None
 ) -> dict[str, dg.MetadataValue | int | float | bool]:
     """What a refresh did, and what was repaired, as the metadata of a materialization."""
     metadata: dict[str, dg.MetadataValue | int | float | bool] = {
@@ -114,8 +117,6 @@ def interactions_metadata(
         }
     if refresh.watermark:
         metadata["watermark"] = dg.MetadataValue.timestamp(refresh.watermark)
-    if refresh.newest:
-        metadata["newest"] = dg.MetadataValue.md(_newest(refresh.newest, shop))
     return metadata
 
 

@@ -21,6 +21,7 @@ from recsys_assets.shop import Shop
 from recsys_assets.tables import USER_TOP_BUYS, batch_metadata_table, changed_users_table
 
 EVERY = sql.SQL("true")
+_TRY_SECONDS = 0.05
 
 Mark = tuple[Any, int]
 """The user's id and the transaction that has changed their interactions."""
@@ -99,8 +100,8 @@ def take_marks(connection: psycopg.Connection, shop: Shop, marks: list[Mark]) ->
 @contextmanager
 def publishing(connection: psycopg.Connection, shop: Shop, what: str) -> Iterator[None]:
     """Wait until nobody else publishes ``what``, and keep others waiting; ends with the session."""
-    while not _try_lock(connection, shop, what):
-        time.sleep(0.05)
+    while not _try_lock(connection, shop, what):  # a statement that waits would hold a snapshot
+        time.sleep(_TRY_SECONDS)
     try:
         yield
     finally:
@@ -114,6 +115,11 @@ def is_under_way(connection: psycopg.Connection, shop: Shop, what: str) -> bool:
         return True
     _unlock(connection, shop, what)
     return False
+
+
+def give_way() -> None:
+    """Let others have their turn, between two turns of one's own."""
+    time.sleep(2 * _TRY_SECONDS)
 
 
 def _try_lock(connection: psycopg.Connection, shop: Shop, what: str) -> bool:

@@ -23,6 +23,7 @@ from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_ar
 from recsys_assets.publish.changed_users import (
     Mark,
     Plan,
+    give_way,
     is_under_way,
     marked_users,
     publishing,
@@ -237,6 +238,7 @@ def publish_everybody(
                     written += write(client, FAMILY, batch)
                     progress(written)
                 take_marks(connection, shop, marks)
+            give_way()
         with publishing(connection, shop, FAMILY):
             # Who has come in behind us has a list before the others' are removed.
             latest, marks = marked_users(connection, shop)
