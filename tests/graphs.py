@@ -3,6 +3,7 @@
 Runs are Dagster's own, in this process, recorded in a temporary instance.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Graph:
         job: str = "retrain_daily",
         config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run a job, or ``assets`` alone with their checks; ``config`` is that of assets."""
+        """Run a job, or ``assets`` alone with their checks; ``config`` is of assets or ops."""
         defs = self.definitions
         chosen = (
             defs.resolve_implicit_global_asset_job_def() if assets else defs.resolve_job_def(job)
@@ -63,6 +64,11 @@ class Graph:
             asset_selection=[dg.AssetKey(name) for name in assets] or None,
             raise_on_error=False,
         )
+
+    def refresh(self, **config: Any) -> dg.ExecuteInProcessResult:
+        """Run refresh_on_new_orders, which ends after one refresh unless ``config`` says more."""
+        config = {"minutes": 0} | config
+        return self.run(job="refresh_on_new_orders", config={"follow_orders": config})
 
     @contextmanager
     def database(self) -> Iterator[psycopg.Connection]:
@@ -87,6 +93,20 @@ class Graph:
             }
 
 
+def products(value: str) -> list[tuple[Any, float]]:
+    """The products of a published Top Buys list with their scores."""
+    return [(product["product_id"], product["score"]) for product in json.loads(value)["products"]]
+
+
+def lists(published: dict[str, Any]) -> dict[str, Any]:
+    """What is published but for what tells one publication from the next."""
+    return {
+        key: products(value) if isinstance(value, str) else value
+        for key, value in published.items()
+        if not key.startswith("publication:")
+    }
+
+
 def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """Names of the checks that did not pass, with what they said."""
     return {
@@ -99,16 +119,22 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
     """Names of the assets that a run made."""
     return {
-        event.asset_key.to_user_string()
-        for event in result.get_asset_materialization_events()
-        if event.asset_key
+        materialization.asset_key.to_user_string() for materialization in materializations(result)
     }
 
 
+def materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMaterialization]:
+    """What a run made, one after the other."""
+    return [
+        event.step_materialization_data.materialization
+        for event in result.get_asset_materialization_events()
+    ]
+
+
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    """The values of the metadata that an asset was materialized with."""
-    (event,) = result.asset_materializations_for_node(asset)
-    return {name: value.value for name, value in event.metadata.items()}
+    """The values of the metadata that an asset was materialized with, which it was once."""
+    (made,) = (m for m in materializations(result) if m.asset_key == dg.AssetKey(asset))
+    return {name: value.value for name, value in made.metadata.items()}
 
 
 def reasons(result: dg.ExecuteInProcessResult) -> dict[str, str]:

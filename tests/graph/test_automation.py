@@ -1,11 +1,10 @@
-"""The sensor `new_orders`, tick by tick."""
+"""The sensor `new_orders`, tick by tick, and by what runs it asks for no other."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.remote_origin import (
@@ -14,12 +13,16 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from recsys_assets.automation import Cursor, new_orders_sensor
+from recsys_assets.automation import new_orders_sensor, no_follower_needed
 from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
-from recsys_assets.shop import inspect_shop
 from tests.graphs import Graph
-from tests.shops import Order, add_orders, create_shop, day
+from tests.shops import Order, create_shop, day
+
+JOB = "refresh_on_new_orders"
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 1), "__repository__"), JOB
+)
 
 
 @pytest.fixture
@@ -30,13 +33,11 @@ def shop(graph: Graph) -> Iterator[Graph]:
     return graph
 
 
-def tick(
-    graph: Graph, cursor: str | None = None, *, settings: Settings | None = None, **shop: Any
-) -> SensorExecutionData:
+def tick(graph: Graph, *, settings: Settings | None = None, **shop: Any) -> SensorExecutionData:
     """What a tick of the sensor arrives at; ``shop`` are fields of the resource."""
     sensor = new_orders_sensor(settings or graph.settings)
     resources = {"shop": ShopDatabase(**{"url": graph.database_url, **shop})}
-    with dg.build_sensor_context(graph.instance, cursor, resources=resources) as context:
+    with dg.build_sensor_context(graph.instance, resources=resources) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -45,113 +46,152 @@ def requested(data: SensorExecutionData) -> bool:
     return bool(data.run_requests)
 
 
-def order(graph: Graph, number: int, at: datetime) -> None:
-    with graph.database() as connection:
-        add_orders(connection, [Order(number, number, [10], at)])
-
-
-def test_orders_that_are_processed_are_no_news(shop: Graph):
-    assert shop.run("user_product_interactions").success
-    first = tick(shop)
-    assert first.skip_message == "no order has changed since 2024-01-01 00:00:00+00:00"
-    order(shop, 2, day(2))
-    assert requested(tick(shop, first.cursor))
-
-
-def test_each_change_is_asked_for_once(shop: Graph):
-    first = tick(shop)
-    assert requested(first)  # nobody has processed it
-    assert not requested(tick(shop, first.cursor))
-    order(shop, 2, day(2))
-    second = tick(shop, first.cursor)
-    assert requested(second)
-    assert second.run_requests[0].tags["recsys/orders_through"] == day(2).isoformat()
-    assert not requested(tick(shop, second.cursor))
-    order(shop, 1, day(3))  # the first one again, changed
-    assert requested(tick(shop, second.cursor))
-
-
-def test_an_order_from_the_future_waits_for_its_time(shop: Graph):
-    first = tick(shop)
-    order(shop, 2, datetime.now(UTC) + timedelta(hours=1))
-    assert not requested(tick(shop, first.cursor))
-
-
-@pytest.mark.parametrize("job", ["refresh_on_new_orders", "retrain_daily"])
-@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
-def test_no_second_run_while_one_is_under_way(shop: Graph, job: str, status: dg.DagsterRunStatus):
-    location = GrpcServerCodeLocationOrigin("localhost", 1)
+@pytest.mark.parametrize("status", ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"])
+def test_no_second_run_while_one_is_under_way(shop: Graph, status: str) -> None:
+    assert requested(tick(shop))
+    job = shop.definitions.resolve_job_def(JOB)
     run = shop.instance.create_run_for_job(
-        shop.definitions.resolve_job_def(job),
-        status=status,
-        remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job),
+        job, status=dg.DagsterRunStatus(status), remote_job_origin=ORIGIN
     )
-    waits = tick(shop)
-    assert waits.skip_message == f"{job} is queued or running; looking again when it is done"
+    assert tick(shop).skip_message == f"run {run.run_id} follows the orders"
     shop.instance.delete_run(run.run_id)
-    assert requested(tick(shop, waits.cursor))
-
-
-def test_a_run_of_something_else_does_not_matter(shop: Graph):
-    job = shop.definitions.resolve_implicit_global_asset_job_def()
-    shop.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert requested(tick(shop))
 
 
-def test_a_database_that_is_away_is_a_reason(shop: Graph):
-    first = tick(shop)
-    away = tick(shop, first.cursor, url="postgresql://shop:hush@localhost:1/shop")
-    assert "PostgreSQL cannot be reached" in away.skip_message
-    assert "hush" not in away.skip_message
-    order(shop, 2, day(2))
-    assert requested(tick(shop, away.cursor))
+@pytest.mark.parametrize("status", ["SUCCESS", "CANCELED"])
+def test_a_run_that_has_ended_needs_another(shop: Graph, status: str) -> None:
+    job = shop.definitions.resolve_job_def(JOB)
+    shop.instance.create_run_for_job(job, status=dg.DagsterRunStatus(status))
+    assert requested(tick(shop))
 
 
-def test_a_database_that_does_not_answer_is_a_reason(shop: Graph):
+def test_a_run_of_something_else_does_not_matter(shop: Graph) -> None:
+    for job in ("retrain_daily", "__ASSET_JOB"):
+        shop.instance.create_run_for_job(
+            shop.definitions.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED
+        )
+    assert requested(tick(shop))
+
+
+def test_a_failed_run_makes_the_sensor_wait(shop: Graph) -> None:
+    failed = shop.refresh(minutes=-1)
+    assert not failed.success
+    waits = tick(shop)
+    assert f"1 runs in a row have failed, the last is {failed.run_id}" in (waits.skip_message or "")
+
+
+def test_the_run_that_is_asked_for_can_be_run(shop: Graph) -> None:
+    settings = Settings(interactions_fresh_minutes=30, top_buys_fresh_minutes=50)
+    (request,) = tick(shop, settings=settings).run_requests or []
+    config = dg.validate_run_config(shop.definitions.resolve_job_def(JOB), request.run_config)
+    # in a quiet shop, assets are confirmed before they are stale
+    assert config["ops"]["follow_orders"]["config"] == {
+        "seconds": 0.5,
+        "quiet_minutes": 15,
+        "minutes": 60,
+    }
+
+
+# --- A shop that cannot be read
+
+
+def test_a_database_that_is_away_is_a_reason(shop: Graph) -> None:
+    away = tick(shop, url="postgresql://shop:hush@localhost:1/shop")
+    assert "PostgreSQL cannot be reached" in (away.skip_message or "")
+    assert "hush" not in (away.skip_message or "")
+
+
+def test_a_database_that_does_not_answer_is_a_reason(shop: Graph) -> None:
     with shop.database() as other, other.transaction():
         other.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        assert "statement timeout" in tick(shop, statement_timeout_seconds=0.2).skip_message
+        waits = tick(shop, statement_timeout_seconds=0.2)
+        assert "statement timeout" in (waits.skip_message or "")
     assert requested(tick(shop))
 
 
-def test_a_table_that_is_missing_is_a_reason(shop: Graph):
+def test_a_table_that_is_missing_is_a_reason(shop: Graph) -> None:
     with shop.database() as connection:
         connection.execute("ALTER TABLE orders RENAME TO bestellungen")
-    assert "RECSYS_ORDERS_TABLE" in tick(shop).skip_message
+    assert "RECSYS_ORDERS_TABLE" in (tick(shop).skip_message or "")
 
 
-def test_a_shop_without_orders_is_a_reason(graph: Graph):
+def test_a_shop_without_orders_is_a_reason(graph: Graph) -> None:
     with graph.database() as connection:
         create_shop(connection)
     assert tick(graph).skip_message == "the shop has no orders yet"
 
 
-def test_a_quiet_shop_is_refreshed_before_its_lists_are_stale(shop: Graph):
-    settings = Settings(interactions_fresh_minutes=30)
-
-    def after(minutes: int) -> SensorExecutionData:
-        asked = datetime.now(UTC) - timedelta(minutes=minutes)
-        return tick(shop, str(Cursor.of(day(1), asked)), settings=settings)
-
-    assert not requested(after(14))
-    assert requested(after(16))
-    assert not requested(tick(shop, after(16).cursor, settings=settings))
+def test_a_run_that_follows_is_told_before_the_shop_is_asked(shop: Graph) -> None:
+    job = shop.definitions.resolve_job_def(JOB)
+    run = shop.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    waits = tick(shop, url="postgresql://shop:hush@localhost:1/shop")
+    assert waits.skip_message == f"run {run.run_id} follows the orders"
 
 
-def test_polling_reads_an_entry_of_an_index(small_sample_database_url: str):
-    with psycopg.connect(small_sample_database_url, autocommit=True) as connection:
-        query = inspect_shop(connection, Settings()).last_change().as_string(None)
+# --- Runs, newest first
 
-        def buffers() -> int:
-            ((explained,),) = connection.execute(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}"
-            ).fetchall()
-            return explained[0]["Plan"]["Shared Hit Blocks"]
+NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
-        buffers()  # the catalogue is read once
-        assert buffers() < 20
-        connection.execute("CREATE INDEX orders_created_at ON orders (created_at)")
-        connection.execute("ANALYZE orders")
-        assert buffers() < 20
-        connection.execute("DROP INDEX orders_updated_at")
-        assert buffers() > 50  # all of the table: so it does tell
+
+def runs(*told: tuple[str, float]) -> list[dg.RunRecord]:
+    """Records of runs with their status and the seconds since they were asked for, newest first.
+
+    Those that have ended did so at once.
+    """
+    return [
+        dg.RunRecord(
+            storage_id=len(told) - number,
+            dagster_run=dg.DagsterRun(
+                JOB, run_id=f"run-{number}", status=status, remote_job_origin=ORIGIN
+            ),
+            create_timestamp=(began := NOW - timedelta(seconds=seconds)),
+            update_timestamp=began,
+            start_time=began.timestamp(),
+            end_time=began.timestamp() if status not in ("QUEUED", "STARTED") else None,
+        )
+        for number, (name, seconds) in enumerate(told)
+        if (status := dg.DagsterRunStatus(name))
+    ]
+
+
+def test_without_a_run_one_is_needed() -> None:
+    assert no_follower_needed([], NOW) is None
+    assert no_follower_needed(runs(("SUCCESS", 1), ("SUCCESS", 9)), NOW) is None
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"])
+def test_a_run_that_follows_is_enough_for_an_hour(status: str) -> None:
+    assert no_follower_needed(runs((status, 0)), NOW) == "run run-0 follows the orders"
+    assert no_follower_needed(runs((status, 3599)), NOW) is not None
+    assert no_follower_needed(runs((status, 3600)), NOW) is None
+
+
+def test_a_successor_is_enough() -> None:
+    both = runs(("QUEUED", 1), ("STARTED", 3601))
+    assert no_follower_needed(both, NOW) == "run run-0 follows the orders"
+    long = runs(("STARTED", 3601), ("STARTED", 7300))
+    assert no_follower_needed(long, NOW) is not None
+
+
+def test_a_successor_that_has_failed_is_asked_for_again_after_the_pause() -> None:
+    assert no_follower_needed(runs(("FAILURE", 4), ("STARTED", 3700)), NOW) is not None
+    assert no_follower_needed(runs(("FAILURE", 5), ("STARTED", 3700)), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (6, 60)]
+)
+def test_the_pause_doubles_with_each_failure_up_to_a_minute(failures: int, pause: int) -> None:
+    earlier = [("FAILURE", 1000.0)] * (failures - 1)
+    waits = no_follower_needed(runs(("FAILURE", pause - 1), *earlier), NOW)
+    assert waits == (
+        f"{failures} runs in a row have failed, the last is run-0; trying again at 12:00:01 UTC"
+    )
+    assert no_follower_needed(runs(("FAILURE", pause), *earlier), NOW) is None
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "CANCELED"])
+def test_failures_before_one_that_has_ended_otherwise_are_forgotten(status: str) -> None:
+    assert no_follower_needed(runs((status, 1), ("FAILURE", 1), ("FAILURE", 2)), NOW) is None
+    again = runs(("FAILURE", 5), (status, 9), ("FAILURE", 10), ("FAILURE", 11))
+    assert no_follower_needed(again, NOW) is None

@@ -31,7 +31,7 @@ def shop(graph: Graph) -> Graph:
     result = graph.run(config={"als_model": {"iterations": 2}})
     assert result.success
     assert failed_checks(result) == {}
-    assert len(result.get_asset_check_evaluations()) == 10
+    assert len(result.get_asset_check_evaluations()) == 12
     return graph
 
 
@@ -52,10 +52,10 @@ def result_of(check: dg.AssetChecksDefinition, graph: Graph, **more: Any) -> dg.
     return result
 
 
-def blocked(graph: Graph, *, made: set[str]) -> dict[str, str]:
+def blocked(graph: Graph, *assets: str, made: set[str]) -> dict[str, str]:
     """The failed checks of a run that must end having made no more than ``made``."""
     before = graph.published()
-    result = graph.run()
+    result = graph.run(*assets)
     assert not result.success
     assert materialized(result) == made
     assert graph.published() == before
@@ -92,11 +92,15 @@ def test_a_watermark_in_the_future_blocks_what_reads_the_interactions(shop: Grap
 
 def test_unsound_interactions_block_what_reads_them(shop: Graph):
     def blocks() -> bool:
-        result = shop.run(job="refresh_on_new_orders")
+        result = shop.run(INTERACTIONS, "global_top_buys")
         found = failed_checks(result).keys() == {"interactions_sound"}
         assert found is not result.success
         return found and materialized(result) == {INTERACTIONS}
 
+    execute(
+        shop,
+        "ALTER TABLE user_product_interactions DROP CONSTRAINT user_product_interactions_check",
+    )
     for score, count in [("0", 1), ("'NaN'", 1), ("2.5", 2)]:
         execute(
             shop, f"INSERT INTO user_product_interactions VALUES (99, 1, {score}, {count}, now())"
@@ -113,8 +117,7 @@ def test_unsound_interactions_block_what_reads_them(shop: Graph):
 
 def test_no_interactions_at_all_name_the_setting_of_statuses(shop: Graph):
     execute(shop, "UPDATE orders SET status = 'closed', updated_at = now()")
-    result = shop.run(job="refresh_on_new_orders")
-    failed = failed_checks(result)
+    failed = blocked(shop, INTERACTIONS, "global_top_buys", "user_top_buys", made={INTERACTIONS})
     assert failed.keys() == {"interactions_sound"}
     assert "RECSYS_PURCHASE_STATUSES" in failed["interactions_sound"]
 
@@ -133,11 +136,18 @@ def arrays_of(graph: Graph, name: str) -> Mapping[str, Any]:
 def test_a_model_that_is_no_model_is_found_out(shop: Graph):
     check = checks.als_model_sound
     assert result_of(check, shop).passed
-    factors = arrays_of(shop, "als_model")["user_factors"]
-    for bad in (np.full_like(factors, np.nan), np.zeros_like(factors), factors[1:]):
-        change(shop, "als_model", user_factors=bad)
+    good = arrays_of(shop, "als_model")
+    factors = good["product_factors"]
+    for bad in (
+        {"product_factors": np.full_like(factors, np.nan)},
+        {"product_factors": np.zeros_like(factors)},
+        {"product_factors": factors[1:]},
+        {"product_ids": good["product_ids"][1:]},
+        {"popularity": good["popularity"][1:]},
+    ):
+        change(shop, "als_model", **{**good, **bad})
         assert not result_of(check, shop).passed
-    change(shop, "als_model", user_factors=factors)
+    change(shop, "als_model", **good)
     assert result_of(check, shop).passed
 
 
@@ -194,6 +204,21 @@ def test_a_list_that_is_no_ranking_is_found_out(shop: Graph):
             products = [{"product_id": product, "score": score} for product, score in ranking]
             client.set("global:top_buys", json.dumps({**value, "products": products}))
             assert not result_of(checks.global_top_buys_readable, shop).passed
+
+
+@pytest.mark.parametrize("asset", ["user_top_buys", "bought_together"])
+def test_without_room_in_redis_nothing_is_written(shop: Graph, asset: str):
+    with shop.redis() as client:
+        client.flushall()
+        client.config_set("maxmemory", 1)
+        try:
+            failed = blocked(shop, asset, made=set())
+        finally:
+            client.config_set("maxmemory", 0)
+    assert failed.keys() == {"room_in_redis"}
+    assert "raise maxmemory or lower the length" in failed["room_in_redis"]
+    assert shop.published() == {}
+    assert shop.run(asset).success
 
 
 def test_users_and_products_without_lists_are_counted(shop: Graph):

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -21,7 +21,7 @@ UPSTREAM = {
     "als_model": {"user_product_interactions"},
     "basket_rules": {"orders", "order_items"},
     "user_top_buys": {"als_model", "user_product_interactions"},
-    "global_top_buys": {"orders", "order_items", "user_product_interactions"},
+    "global_top_buys": {"user_product_interactions"},
     "bought_together": {"basket_rules"},
 }
 STAGES = {
@@ -34,12 +34,16 @@ BLOCKING = {
     "user_product_interactions": {"watermark_not_in_future", "interactions_sound"},
     "als_model": {"als_model_sound"},
     "basket_rules": {"basket_rules_sound"},
+    "user_top_buys": {"room_in_redis"},
+    "bought_together": {"room_in_redis"},
 }
 INFORMING = {
     "user_top_buys": {"users_covered", "user_top_buys_readable"},
     "global_top_buys": {"global_top_buys_readable"},
     "bought_together": {"products_covered", "bought_together_readable"},
 }
+# The others take turns in PostgreSQL, so that orders are followed beside a retraining.
+POOLED = {"als_model", "basket_rules", "bought_together"}
 OURS = sorted(UPSTREAM.keys() - {"orders", "order_items"})
 
 
@@ -74,11 +78,11 @@ def test_an_asset_says_what_it_is_and_what_it_is_made_from(defs: dg.Definitions,
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_asset_of_ours_is_versioned_pooled_and_kept_fresh(defs: dg.Definitions, name: str):
+def test_an_asset_of_ours_is_versioned_and_kept_fresh(defs: dg.Definitions, name: str):
     asset = node(defs, name)
     assert asset.is_executable
     assert asset.code_version
-    assert asset.pools == {name}
+    assert asset.pools == {name} & POOLED
     assert asset.freshness_policy is not None
 
 
@@ -117,18 +121,25 @@ def test_checks_block_where_going_on_would_publish_rubbish(defs: dg.Definitions)
     assert found == {True: BLOCKING, False: INFORMING}
 
 
-def test_the_jobs_make_what_their_names_say(defs: dg.Definitions):
-    selected = {
-        name: names(defs.resolve_job_def(name).asset_layer.executable_asset_keys)
-        for name in ("refresh_on_new_orders", "retrain_daily")
+def test_retraining_makes_everything_and_looks_at_the_shop_first(defs: dg.Definitions):
+    layer = defs.resolve_job_def("retrain_daily").asset_layer
+    assert names(layer.executable_asset_keys) == set(OURS)
+    assert "orders_readable" in {key.name for key in layer.asset_graph.asset_check_keys}
+
+
+def test_retraining_on_schedule_reconciles(defs: dg.Definitions):
+    schedule = defs.resolve_schedule_def("retrain_daily_schedule")
+    with dg.build_schedule_context(scheduled_execution_time=datetime(2024, 1, 1, 3)) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests
+    assert request.run_config == {
+        "ops": {"user_product_interactions": {"config": {"reconcile": True}}}
     }
-    assert selected == {
-        "refresh_on_new_orders": {"user_product_interactions", "global_top_buys", "user_top_buys"},
-        "retrain_daily": set(OURS),
-    }
-    for name in selected:
-        checks = defs.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
-        assert "orders_readable" in {key.name for key in checks}
+
+
+def test_orders_are_followed_in_one_step(defs: dg.Definitions):
+    job = defs.resolve_job_def("refresh_on_new_orders")
+    assert [node.name for node in job.nodes] == ["follow_orders"]
+    assert job.tags["dagster/max_retries"] == "0"
 
 
 @pytest.mark.parametrize("enabled", [False, True])

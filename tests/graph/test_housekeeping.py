@@ -35,6 +35,24 @@ def test_old_runs_go_but_for_the_latest_of_each_asset(graph: Graph):
     assert latest.run_id == second.run_id
 
 
+def test_runs_that_follow_orders_go_earlier_than_others(graph: Graph):
+    with graph.database() as connection:
+        create_shop(connection, [Order(1, 7, [10, 11], day(0))])
+    other = graph.run("bought_together")  # there are no rules yet: it makes nothing
+    first, latest = graph.refresh(), graph.refresh()
+    assert first.success
+    assert latest.success
+
+    def delete(**days: float) -> None:
+        assert graph.run(job="delete_old_runs_daily", config={"delete_old_runs": days}).success
+
+    delete()
+    assert {other.run_id, first.run_id, latest.run_id} <= runs(graph.instance)
+    delete(kept_days_following=0)
+    assert first.run_id not in runs(graph.instance)
+    assert {other.run_id, latest.run_id} <= runs(graph.instance)
+
+
 def test_the_job_keeps_a_week_and_its_own_run(graph: Graph):
     with graph.database() as connection:
         create_shop(connection, [Order(1, 7, [10, 11], day(0))])

@@ -1,8 +1,6 @@
 """The whole graph, from orders to keys in Redis, on shops small enough to work out by hand."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +11,7 @@ from litestar.testing import TestClient
 from recsys_assets.learn.artifacts import load_artifact
 from serving.app import create_app
 from serving.settings import ServingSettings
-from tests.graphs import Graph, failed_checks, materialized, metadata, reasons
+from tests.graphs import Graph, failed_checks, lists, materialized, metadata, reasons
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
 ASSETS = {
@@ -42,19 +40,6 @@ def shop(graph: Graph) -> Graph:
     with graph.database() as connection:
         create_shop(connection, ORDERS, names={10: "ten", 11: "eleven"})
     return graph
-
-
-def products(value: str) -> list[tuple[Any, float]]:
-    return [(product["product_id"], product["score"]) for product in json.loads(value)["products"]]
-
-
-def lists(published: dict[str, Any]) -> dict[str, Any]:
-    """What is published but for what tells one publication from the next."""
-    return {
-        key: products(value) if isinstance(value, str) else value
-        for key, value in published.items()
-        if not key.startswith("publication:")
-    }
 
 
 def test_the_six_keys_hold_what_the_orders_say(shop: Graph):
@@ -184,24 +169,37 @@ def test_keys_of_users_and_products_that_are_gone_are_removed(shop: Graph):
     assert lists(shop.published())["global:top_buys"][0][0] == 10
 
 
-def test_new_orders_reach_the_lists_without_new_models(shop: Graph):
+def test_what_no_refresh_sees_is_repaired_where_that_is_asked_for(shop: Graph):
     shop.run(config=EVERY_PAIR)
-    before = shop.published()
     with shop.database() as connection:
-        add_orders(connection, [Order(7, 5, [13], day(91.5)), Order(8, 2, [12], day(91.5))])
-    result = shop.run(job="refresh_on_new_orders")
+        connection.execute("DELETE FROM orders WHERE id = 6")
+        connection.execute(
+            "UPDATE user_product_interactions SET purchase_count = 7 WHERE user_id = 2"
+        )
+    assert shop.run("user_product_interactions").success
+    with shop.database() as connection:
+        rows = connection.execute("SELECT user_id, purchase_count FROM user_product_interactions")
+        assert {(2, 7), (3, 1)} <= set(rows)
+    reconciling = EVERY_PAIR | {"user_product_interactions": {"reconcile": True}}
+    result = shop.run(config=reconciling)
     assert result.success
-    assert materialized(result) == {
-        "user_product_interactions",
-        "global_top_buys",
-        "user_top_buys",
+    repaired = {
+        name: value
+        for name, value in metadata(result, "user_product_interactions").items()
+        if name.startswith("repaired_")
     }
-    assert metadata(result, "user_product_interactions")["rows_written"] == 2
-    assert metadata(result, "user_top_buys")["users_unknown_to_model"] == 1
-    after = shop.published()
-    assert products(after["user:5:top_buys"])[0] == (13, 2)
-    assert 12 in [product for product, score in products(after["user:2:top_buys"]) if score > 1]
-    assert after["product:10:bought_together"] == before["product:10:bought_together"]
+    assert repaired == {
+        "repaired_orders_missing": 0,
+        "repaired_orders_gone": 1,
+        "repaired_orders_altered": 0,
+        "repaired_users": 2,
+    }
+    with shop.database() as connection:
+        rows = connection.execute("SELECT user_id, purchase_count FROM user_product_interactions")
+        assert set(rows) == {(1, 1), (1, 2), (2, 1)}
+    published = lists(shop.published())
+    assert "user:3:top_buys" not in published
+    assert published["global:top_buys"] == [(10, 2.5), (11, 2.5), (12, 1), (13, 1)]
 
 
 @pytest.mark.parametrize("id_type", ["text", "uuid"])
@@ -331,55 +329,6 @@ def test_after_a_failed_run_the_last_good_lists_are_served(shop: Graph, failure:
     assert load_artifact(shop.folder, asset)[0] == artifact
     assert shop.run(family, config={"bought_together": {"min_orders": 1}}).success
     assert lists(shop.published()) == lists(before)
-
-
-def test_the_sample_shop(small_sample_database_url: str, graph: Graph):
-    sample = replace(graph, database_url=small_sample_database_url)
-    result = sample.run()
-    assert result.success
-    assert failed_checks(result) == {}
-    published = sample.published()
-    personal = [key for key in published if key.startswith("user:")]
-    assert len(personal) == 200
-    for key in personal:
-        ranked = products(published[key])
-        assert len({product for product, _ in ranked}) == 100
-        assert [score for _, score in ranked] == sorted((s for _, s in ranked), reverse=True)
-    assert len(products(published["global:top_buys"])) == 100
-    together = {key: value for key, value in published.items() if key.startswith("product:")}
-    assert len(together) == metadata(result, "bought_together")["products"] > 300
-    for key, pairs in together.items():
-        assert 1 <= len(pairs) <= 50
-        assert key.split(":")[1] not in dict(pairs)
-    key = max(together, key=lambda key: len(together[key]))
-    assert dict(together[key]) == pytest.approx(
-        dict(companions(sample, int(key.split(":")[1]))), abs=1e-6
-    )
-
-
-def companions(graph: Graph, product: int) -> Iterator[tuple[str, float]]:
-    """The fifty strongest companions of a product, counted the plain way, in SQL."""
-    with graph.database() as connection:
-        rows = connection.execute(
-            """
-            WITH lines AS (
-                SELECT DISTINCT order_id, product_id FROM order_items WHERE quantity > 0
-            ), baskets AS (
-                SELECT order_id FROM lines GROUP BY 1 HAVING count(*) BETWEEN 2 AND 100
-            ), l AS (SELECT * FROM lines JOIN baskets USING (order_id)),
-            n AS (SELECT product_id, count(*) AS n FROM l GROUP BY 1)
-            SELECT b.product_id::text, count(*) / (max(n_a.n)::float8 * max(n_b.n)
-                / (SELECT count(*) FROM baskets) + 10) AS strength, count(*)
-            FROM l a JOIN l b USING (order_id)
-            JOIN n n_a ON n_a.product_id = a.product_id JOIN n n_b ON n_b.product_id = b.product_id
-            WHERE a.product_id = %s AND b.product_id <> a.product_id
-            GROUP BY b.product_id HAVING count(*) >= 5
-            ORDER BY strength DESC, count(*) DESC, b.product_id LIMIT 50
-            """,
-            [product],
-        ).fetchall()
-    for other, strength, _ in rows:
-        yield other, strength
 
 
 def test_ids_that_no_key_can_hold_do_not_stop_the_others(graph: Graph):

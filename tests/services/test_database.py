@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from recsys_assets.database import ShopError, columns_of, connect, read_arrow
+from recsys_assets.database import ShopError, arrow_reader, columns_of, connect, read_arrow
 
 
 def zone_of_the_server(url: str, zone: str) -> None:
@@ -33,6 +33,11 @@ def test_a_statement_that_takes_too_long_ends(database_url: str) -> None:
         pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"),
     ):
         connection.execute("SELECT pg_sleep(10)")
+
+
+def test_a_query_that_takes_too_long_ends(database_url: str) -> None:
+    with pytest.raises(ShopError, match="statement timeout"):
+        read_arrow(database_url, sql.SQL("SELECT pg_sleep(10)"), statement_timeout_seconds=0.05)
 
 
 def read_one(url: str) -> object:
@@ -60,6 +65,46 @@ def test_a_server_that_is_not_there_is_told_without_the_password(
 def test_a_query_that_fails_is_told(database_url: str) -> None:
     with pytest.raises(ShopError, match="division by zero"):
         read_arrow(database_url, sql.SQL("SELECT 1 / {}").format(0))
+
+
+# --- Several queries on one connection
+
+PID = sql.SQL("SELECT pg_backend_pid() AS pid")
+
+
+def test_queries_of_a_reader_share_a_connection_that_ends_with_it(database_url: str) -> None:
+    with arrow_reader(database_url) as read:
+        first, second = (read(PID)["pid"].to_pylist() for _ in range(2))
+        assert first == second
+    with closing(connect(database_url, autocommit=True)) as observer:
+        while observer.execute(
+            "SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", [first]
+        ).fetchall():
+            pass  # the server is about to notice
+
+
+def test_a_reader_sees_what_others_commit_between_its_queries(database_url: str) -> None:
+    with closing(connect(database_url, autocommit=True)) as writer:
+        writer.execute("CREATE TABLE seen AS SELECT 1 AS number")
+        with arrow_reader(database_url) as read:
+            query = sql.SQL("SELECT number FROM seen")
+            assert read(query)["number"].to_pylist() == [1]
+            writer.execute("UPDATE seen SET number = 2")
+            assert read(query)["number"].to_pylist() == [2]
+
+
+def test_a_reader_goes_on_after_a_query_that_fails(database_url: str) -> None:
+    with arrow_reader(database_url) as read:
+        with pytest.raises(ShopError, match="division by zero"):
+            read(sql.SQL("SELECT 1 / 0"))
+        assert read(sql.SQL("SELECT 1 AS one"))["one"].to_pylist() == [1]
+
+
+def test_a_reader_whose_session_is_ended_tells_so(database_url: str) -> None:
+    with arrow_reader(database_url) as read, closing(connect(database_url)) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", read(PID)["pid"].to_pylist())
+        with pytest.raises(ShopError, match="did not answer"):
+            read(PID)
 
 
 def test_columns_of_a_table(database_url: str) -> None:

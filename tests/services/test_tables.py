@@ -14,7 +14,14 @@ from recsys_assets.ingest.interactions import refresh_interactions
 from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
-from recsys_assets.tables import count_interactions, create_tables, some_users, weights
+from recsys_assets.tables import (
+    OUR_TABLES,
+    count_interactions,
+    create_tables,
+    popularity,
+    some_users,
+    weights,
+)
 from tests.shops import Order, create_shop, day, id_of
 
 _roles = count(1)
@@ -68,6 +75,14 @@ def test_the_tables_have_the_shops_ids(
         "purchase_count": "integer",
         "last_updated_at": "timestamp with time zone",
     }
+    assert columns_of(connection, f"{schema}.counted_orders") == {
+        "order_id": id_type,
+        "user_id": id_type,
+        "purchased_at": "timestamp with time zone",
+        "product_ids": f"{id_type}[]",
+    }
+    assert columns_of(connection, f"{schema}.product_popularity")["product_id"] == id_type
+    assert columns_of(connection, f"{schema}.changed_users")["user_id"] == id_type
     assert list(columns_of(connection, f"{schema}.batch_metadata"))[:2] == [
         "job_name",
         "last_processed_at",
@@ -83,13 +98,35 @@ def test_the_tables_are_made_once(connection: psycopg.Connection) -> None:
     assert orders_watermark(connection, shop) == day(1)
 
 
-def test_ids_of_another_type_are_refused(connection: psycopg.Connection) -> None:
+@pytest.mark.parametrize("missing", OUR_TABLES)
+def test_a_table_that_is_missing_is_made(connection: psycopg.Connection, missing: str) -> None:
+    create_shop(connection, [Order(1, 2, [5], day(1))])
+    shop = inspect(connection)
+    refresh(connection, shop)
+    columns = columns_of(connection, f"public.{missing}")
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(missing)))
+    create_tables(connection, shop)
+    assert columns_of(connection, f"public.{missing}") == columns != {}
+
+
+@pytest.mark.parametrize(
+    ("column", "ours"),
+    [
+        ("orders.user_id", "user_product_interactions.user_id"),
+        ("order_items.product_id", "user_product_interactions.product_id"),
+        ("orders.id", "counted_orders.order_id"),
+    ],
+)
+def test_ids_of_another_type_are_refused(
+    connection: psycopg.Connection, column: str, ours: str
+) -> None:
     create_shop(connection, id_type="bigint")
     create_tables(connection, inspect(connection))
-    connection.execute("ALTER TABLE orders ALTER user_id TYPE text")
+    table, name = column.split(".")
+    connection.execute(f"ALTER TABLE {table} ALTER {name} TYPE text")
     message = (
-        r"^public\.user_product_interactions\.user_id is bigint, but the shop's ids are text\."
-        r".* RECSYS_SCHEMA_NAME"
+        rf"^public\.{ours.replace('.', '[.]')} is bigint, but the shop's ids are text\."
+        r".*counted_orders.* RECSYS_SCHEMA_NAME"
     )
     with pytest.raises(ShopError, match=message):
         create_tables(connection, inspect(connection))
@@ -160,7 +197,8 @@ def test_weights_are_the_scores_of_one_date(
     orders = [
         Order(1, 1, [5], day(1)),
         Order(2, 1, [5, 6], day(11)),
-        Order(3, 1, [7], day(31)),  # after the date asked for: not above 1
+        Order(3, 1, [7], day(31)),  # one half-life after the date asked for: weighs twice
+        Order(5, 1, [8], day(21 + 10 * 25)),  # much later: as if 20 half-lives after it
         Order(4, 2, [5], day(1 - 365 * 40)),  # as good as forgotten, yet above 0
     ]
     create_shop(connection, orders, id_type=id_type)
@@ -177,4 +215,57 @@ def test_weights_are_the_scores_of_one_date(
         )
 
     assert rows.pop(key(2, 5)) == pytest.approx(2**-100)
-    assert rows == {key(1, 5): 0.75, key(1, 6): 0.5, key(1, 7): 1.0}
+    assert rows == {key(1, 5): 0.75, key(1, 6): 0.5, key(1, 7): 2.0, key(1, 8): 2**20}
+
+
+@pytest.mark.parametrize("id_type", ["bigint", "text", "uuid"])
+def test_popularity_is_that_of_one_date_best_first(
+    connection: psycopg.Connection, database_url: str, id_type: str
+) -> None:
+    orders = [
+        Order(1, 1, [5, 6], day(1)),
+        Order(2, None, [6, 9], day(11)),  # guests count
+        Order(3, 2, [7, 8], day(21)),
+        Order(4, 2, [8], day(21)),
+    ]
+    create_shop(connection, orders, id_type=id_type)
+    shop = inspect(connection)
+    refresh(connection, shop)
+    connection.commit()
+    query = popularity(shop, day(21), timedelta(days=10))
+    rows = [tuple(row.values()) for row in read_arrow(database_url, query).to_pylist()]
+    five, six, seven, eight, nine = (
+        number if id_type == "bigint" else str(id_of(number, id_type)) for number in range(5, 10)
+    )
+    best = [(eight, 2.0, 2), (seven, 1.0, 1), (six, 0.75, 2), (nine, 0.5, 1), (five, 0.25, 1)]
+    assert rows == best
+    for as_of, most in [(day(21), 2), (day(31), 3), (day(11), 4), (day(71), 5)]:
+        query = popularity(shop, as_of, timedelta(days=10), most)
+        found = read_arrow(database_url, query)
+        assert found["product_id"].to_pylist() == [product for product, *_ in best[:most]]
+        decay = 0.5 ** ((as_of - day(21)) / timedelta(days=10))
+        expected = [weight * decay for _, weight, _ in best[:most]]
+        assert found["weight"].to_pylist() == pytest.approx(expected)
+
+
+def test_equally_popular_products_are_in_the_order_of_ids(
+    connection: psycopg.Connection, database_url: str
+) -> None:
+    create_shop(connection, [Order(n, None, [n % 4 + 10], day(1 + n % 3)) for n in range(12)])
+    shop = inspect(connection)
+    refresh(connection, shop)
+    connection.commit()
+    found = read_arrow(database_url, popularity(shop, day(3), timedelta(days=10), 3))
+    assert found["product_id"].to_pylist() == [10, 11, 12]
+
+
+def test_the_table_itself_refuses_scores_that_cannot_be(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    create_tables(connection, inspect(connection))
+    connection.commit()
+    for score, purchases in [("0", 1), ("-1", 1), ("2.5", 2), ("'NaN'", 3)]:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(
+                f"INSERT INTO user_product_interactions VALUES (1, 2, {score}, {purchases}, now())"
+            )
+        connection.rollback()
