@@ -9,13 +9,13 @@ from rich.table import Table
 
 from recsys_assets.automation import freshness_policies
 from recsys_assets.console import age, status_table
-from recsys_assets.ingest.watermark import orders_watermark
+from recsys_assets.ingest.watermark import Backfill, backfill_under_way, orders_watermark
 from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_artifact, versions
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_writer import Client
 from recsys_assets.settings import Settings
 from recsys_assets.shop import Shop, inspect_shop
-from recsys_assets.tables import count_interactions
+from recsys_assets.tables import count_interactions, count_marked_users, tables_exist
 from serving.contract import Family
 
 ARTIFACTS = ("als_model", "basket_rules")
@@ -48,17 +48,27 @@ def _orders(connection: psycopg.Connection, shop: Shop) -> Table:
     row = connection.execute(shop.last_change()).fetchone()
     latest = row[0] if row else None
     watermark = orders_watermark(connection, shop)
+    users = 0
     if latest is None:
         behind = "the shop has no orders"
-    elif watermark is None:
+    elif not tables_exist(connection, shop):
         behind = "nothing processed yet"
     else:
-        behind = "none" if latest <= watermark else f"{latest - watermark} of orders"
+        users = count_marked_users(connection, shop)
+        behind = _behind(latest, watermark, backfill_under_way(connection, shop))
     return status_table(
         "Orders",
-        ("latest change", "processed through", "waiting"),
-        [(_moment(latest), _moment(watermark), behind)],
+        ("latest change", "processed through", "orders waiting", "lists waiting"),
+        [(_moment(latest), _moment(watermark), behind, f"{users:,}")],
     )
+
+
+def _behind(latest: datetime, watermark: datetime | None, backfill: Backfill | None) -> str:
+    if backfill:
+        return f"backfill: {backfill.done:,} of {backfill.orders:,} orders done"
+    if watermark is None:
+        return "nothing processed yet"
+    return "none" if latest <= watermark else f"{latest - watermark} of orders"
 
 
 def _interactions(connection: psycopg.Connection, shop: Shop) -> tuple[str, datetime | None]:
@@ -81,7 +91,8 @@ def _family(client: Client, family: Family) -> tuple[str, datetime | None]:
     record = read_publication(client, family)
     if record is None:
         return "nothing published", None
-    return f"{record.keys:,} key{'s' if record.keys != 1 else ''}", record.orders_through
+    keys = f"{record.keys:,} key{'s' if record.keys != 1 else ''}"
+    return f"{keys} of {record.model_version}", record.orders_through
 
 
 def _freshness(made: datetime | None, policy: dg.FreshnessPolicy) -> str:

@@ -90,6 +90,11 @@ _INDEXES = {
 }
 
 
+def tables_exist(connection: psycopg.Connection, shop: Shop) -> bool:
+    """Whether all of our tables are there."""
+    return all(columns_of(connection, f"{shop.schema}.{table}") for table in _TABLES)
+
+
 def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
     """Create our schema and tables where they are missing, with ids of the shop's own types.
 
@@ -99,7 +104,7 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
     Raises :class:`ShopError` when the interactions exist with ids of other types.
     """
     with connection.transaction():
-        if not all(columns_of(connection, f"{shop.schema}.{table}") for table in _TABLES):
+        if not tables_exist(connection, shop):
             # IF NOT EXISTS alone fails when another transaction is just creating the same.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [INTERACTIONS])
             _create_missing(connection, shop)
@@ -203,6 +208,15 @@ def mark_users(connection: psycopg.Connection, shop: Shop, users: sql.Composable
             " ON CONFLICT (user_id) DO UPDATE SET change = excluded.change"
         ).format(changed_users_table(shop), users)
     )
+
+
+def count_marked_users(connection: psycopg.Connection, shop: Shop) -> int:
+    """Users whose lists are to be published; our tables must be there."""
+    row = connection.execute(
+        sql.SQL("SELECT count(*) FROM {}").format(changed_users_table(shop))
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def forget_publication(connection: psycopg.Connection, shop: Shop) -> None:

@@ -104,6 +104,17 @@ def orders_watermark(connection: psycopg.Connection, shop: Shop) -> datetime | N
     return row[0] if row else None
 
 
+def backfill_under_way(connection: psycopg.Connection, shop: Shop) -> Backfill | None:
+    """The backfill that is not finished; our tables must be there."""
+    row = connection.execute(
+        sql.SQL("SELECT parameters->'backfill' FROM {} WHERE job_name = %s").format(
+            batch_metadata_table(shop)
+        ),
+        [INTERACTIONS],
+    ).fetchone()
+    return _from_json(row[0]) if row and row[0] else None
+
+
 def required_watermark(connection: psycopg.Connection, shop: Shop) -> datetime:
     """The watermark; :class:`ShopError` before the first refresh."""
     watermark = orders_watermark(connection, shop)
