@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from recsys_assets.progress import watching
+from recsys_assets.run_launcher import process_tags
 
 # The graph's own log goes to the instance; the terminal shows bars instead of it.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -77,6 +78,7 @@ def materialize(
             instance=instance,
             asset_selection=[dg.AssetKey(name) for name in wanted] if assets else None,
             run_id=run_id,
+            tags=process_tags(),
             raise_on_error=False,
         )
     if _was_interrupted(result):

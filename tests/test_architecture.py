@@ -17,9 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("recsys_assets.ingest", "recsys_assets.learn", "recsys_assets.evaluate")
-DAGSTER_FILES = {"assets", "checks", "automation", "housekeeping", "resources", "definitions"}
+DAGSTER_FILES = {"assets", "checks", "automation", "follow", "housekeeping", "resources"}
 # What the command line runs the graph with, and what dagster.yaml names.
-DAGSTER_FILES |= {"batch", "rollback", "status", "dagster_storage"}
+DAGSTER_FILES |= {"definitions", "batch", "rollback", "status", "dagster_storage", "run_launcher"}
 LEARNING = {"pandas", "numpy", "scipy", "implicit", "mlxtend", "matplotlib"}
 # What a Redis key would show in a string, a pattern or the constant parts of an f-string.
 KEY_LITERAL = re.compile(r":top_buys|:bought_together|^(user|product|publication):\S*$")
