@@ -143,6 +143,11 @@ def test_metadata_tells_what_was_done(shop: Graph):
         "| 12 | eleven | 12 |",
         "| eleven | 12 | ten |",
     ]
+    newest = of["user_product_interactions"]["newest"].splitlines()
+    assert newest[2:4] == [
+        "| 1 | ten | 2 | 1.5 | 2024-03-31 00:00 |",
+        "| 1 | 12 | 1 | 1 | 2024-03-31 00:00 |",
+    ]
     assert "| eleven | 4 | 3.5 |" in of["global_top_buys"]["most_popular"]
     assert (
         "| ten | eleven | 2 | 0.6667 | 0.8333 | 0.1613 |" in of["basket_rules"]["strongest_rules"]
