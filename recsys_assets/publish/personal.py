@@ -281,7 +281,7 @@ def _chunks_of_users(session: ShopSession, chunk_interactions: int) -> Iterator[
     while True:
         row = session.connection.execute(
             sql.SQL(
-                "SELECT user_id::text FROM {interactions} WHERE {following}"
+                "SELECT user_id::text AS last FROM {interactions} WHERE {following}"
                 " ORDER BY {ordered} OFFSET {most} LIMIT 1"
             ).format(
                 interactions=tables.interactions_table(session.shop),

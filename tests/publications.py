@@ -1,0 +1,150 @@
+"""Everything between a shop's orders and the users' lists in Redis, for tests of publication."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recsys_assets import tables
+from recsys_assets.database import arrow_reader, connect
+from recsys_assets.ingest.interactions import Refresh, refresh_interactions
+from recsys_assets.ingest.watermark import required_watermark
+from recsys_assets.learn.als import AlsParameters, fit_als
+from recsys_assets.learn.artifacts import Header, load_artifact, save_artifact, to_arrays
+from recsys_assets.learn.matrix import interactions_from_arrow
+from recsys_assets.publish.changed_users import marked_users
+from recsys_assets.publish.personal import (
+    FAMILY,
+    PublishedUsers,
+    Recipe,
+    Recipes,
+    publish_changed,
+    publish_everybody,
+    publish_users,
+)
+from recsys_assets.publish.redis_client import Client
+from recsys_assets.publish.redis_client import connect as connect_redis
+from recsys_assets.publish.redis_reader import read_publication
+from recsys_assets.settings import ShopSettings
+from recsys_assets.shop import inspect_shop
+from recsys_assets.shop_session import ShopSession
+from serving.contract import Publication, TopBuys, decode_top_buys, family_pattern, id_of_key
+
+LENGTH, OWN_WEIGHT = 20, 2.0
+MODEL = "als_model"
+
+
+@contextmanager
+def shop_session(url: str, **settings: Any) -> Iterator[ShopSession]:
+    """An open session with the shop of a database."""
+    chosen = ShopSettings(**settings)
+    with connect(url, autocommit=True) as connection, arrow_reader(url) as read:
+        shop = inspect_shop(connection, chosen)
+        yield ShopSession(connection, shop, chosen.half_life, chosen.overlap, read)
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """A shop, the folder of its models, and the Redis of its lists."""
+
+    session: ShopSession
+    client: Client
+    folder: Path
+
+    def refresh(self) -> Refresh:
+        """Bring the interactions up to the orders, and mark the users concerned."""
+        session = self.session
+        return refresh_interactions(
+            session.connection, session.shop, half_life=session.half_life, overlap=session.overlap
+        )
+
+    def train(self, *, keep: int = 3, **parameters: Any) -> str:
+        """Fit a model to the interactions, and make it the current one; returns its version."""
+        session = self.session
+        watermark = required_watermark(session.connection, session.shop)
+        weights = session.read(tables.weights(session.shop, watermark, session.half_life))
+        chosen = AlsParameters(
+            **({"factors": 8, "iterations": 2, "regularization": 0.1} | parameters)
+        )
+        model = fit_als(interactions_from_arrow(weights), chosen)
+        header = Header(MODEL, datetime.now(UTC), watermark)
+        save_artifact(self.folder, header, to_arrays(model), keep=keep)
+        return header.version
+
+    @property
+    def recipes(self) -> Recipes:
+        return Recipes(partial(load_artifact, self.folder, MODEL))
+
+    def recipe(self, length: int = LENGTH, own_weight: float = OWN_WEIGHT) -> Recipe:
+        """The recipe of the current model."""
+        return self.recipes.of_current_model(length=length, own_weight=own_weight)
+
+    def everybody(self, recipe: Recipe | None = None, **options: Any) -> PublishedUsers:
+        """Publish the lists of all users, by the current model."""
+        return publish_everybody(self.session, self.client, recipe or self.recipe(), **options)
+
+    def changed(self) -> PublishedUsers | None:
+        """Publish the lists of the marked users."""
+        return publish_changed(self.session, self.client, self.recipes.of)
+
+    def users(self, *, only_changed: bool, length: int = LENGTH) -> PublishedUsers:
+        """What the asset does."""
+        return publish_users(
+            self.session,
+            self.client,
+            self.recipes,
+            length=length,
+            own_weight=OWN_WEIGHT,
+            only_changed=only_changed,
+        )
+
+    def marked(self) -> list[Any]:
+        """Ids of the marked users."""
+        _, marks = marked_users(self.session.connection, self.session.shop)
+        return [user for user, _ in marks]
+
+    @property
+    def record(self) -> Publication | None:
+        return read_publication(self.client, FAMILY)
+
+    def values(self) -> dict[str, bytes]:
+        """The bytes of every user's list, by the text of their id."""
+        keys = sorted(self.client.scan_iter(match=family_pattern(FAMILY), count=10_000))
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.get(key)
+            values = pipeline.execute()
+        return {
+            id_of_key(FAMILY, key.decode()): value for key, value in zip(keys, values, strict=True)
+        }
+
+    def lists(self) -> dict[str, TopBuys]:
+        """Every user's list, by the text of their id."""
+        return {user: decode_top_buys(value) for user, value in self.values().items()}
+
+    def products(self) -> dict[str, list[tuple[Any, float]]]:
+        """The products and scores of every user's list, by the text of their id."""
+        return {
+            user: [(product.product_id, product.score) for product in top_buys.products]
+            for user, top_buys in self.lists().items()
+        }
+
+    def after_reading(self, then: Callable[[], object]) -> "Publishing":
+        """The same, with what happens each time after users' interactions have been read."""
+
+        def read(query: Any) -> Any:
+            table = self.session.read(query)
+            then()
+            return table
+
+        return replace(self, session=replace(self.session, read=read))
+
+
+@contextmanager
+def publishing(database_url: str, redis_url: str, folder: Path) -> Iterator[Publishing]:
+    """What publishes the lists of a shop, on connections of its own."""
+    with shop_session(database_url) as session, closing(connect_redis(redis_url)) as client:
+        yield Publishing(session, client, folder)
