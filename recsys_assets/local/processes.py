@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,14 +23,15 @@ from recsys_assets.local.errors import ServiceError
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 8.0
 
 
 # The webserver and the daemon share one process that has the code loaded; given a module, each
 # would start its own, and the daemon a new one every minute.
 _CODE_SERVER = [
-    "dagster",
-    "code-server",
+    "python",
+    "-m",
+    "recsys_assets.local.code_server",
     "start",
     "--location-name",
     "recsys_assets",
@@ -120,7 +121,12 @@ def running_system(
         serving.wait_until(lambda: _answers(f"{system.api}/health/live"))
         for name, command in (extra or {}).items():
             start(name, *command, may_end=True)
-        yield system
+        try:
+            yield system
+        finally:  # all at once, but for the code server, whose runs the daemon would begin again
+            for child in children:
+                if child is not code:
+                    child.ask_to_end()
 
 
 def free_port(first: int, beside: frozenset[int] | set[int] = frozenset()) -> int:
@@ -160,6 +166,7 @@ class _Child:
         may_end: bool,
     ) -> None:
         self.name, self.log = name, log
+        self._asked_to_end = False
         self._good_ends = (0, -signal.SIGTERM) if may_end else ()
         log.parent.mkdir(parents=True, exist_ok=True)
         program = [str(Path(sys.executable).parent / command[0]), *command[1:]]
@@ -196,14 +203,20 @@ class _Child:
         if code is not None and code not in self._good_ends:
             raise self._failure(f"ended with code {code}")
 
+    def ask_to_end(self) -> None:
+        """Send the process SIGTERM, once; a second one would interrupt its ending."""
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._process.terminate()
+
     def stop(self) -> None:
-        """End the process: politely first."""
-        self._process.terminate()
-        try:
+        """End the process, politely first, and whatever is left of those that it has started."""
+        self.ask_to_end()
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _failure(self, what: str) -> ServiceError:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
