@@ -3,6 +3,7 @@
 Pure: no Redis, no HTTP.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -20,6 +21,8 @@ from serving.contract import (
 )
 
 _Product = TypeVar("_Product", ScoredProduct, Pairing)
+
+_FAMILIES = {"personal": Family.USER_TOP_BUYS, "global": Family.GLOBAL_TOP_BUYS}
 
 ModelVersion = Annotated[str | None, Meta(description="The model that made the list.")]
 GeneratedAt = Annotated[datetime | None, Meta(description="When the list was made.")]
@@ -70,16 +73,17 @@ class Readiness(Struct, frozen=True, kw_only=True):
 def top_buys_answer(
     user_id: str | None,
     stored: TopBuys | None,
-    record: Publication | None,
+    records: Mapping[Family, Publication | None],
     *,
     limit: int,
     exclude: frozenset[str],
 ) -> TopBuysAnswer:
     """The first ``limit`` products of a stored list that are not in ``exclude``.
 
-    Without a stored list the answer is an empty one for guests.
+    Without a stored list the answer is an empty one for guests. ``records`` are those of users' and
+    guests' lists, as far as they were read.
     """
-    shown = None if user_id is None else _shown(user_id, record)
+    shown = None if user_id is None else _shown(user_id, records.get(Family.USER_TOP_BUYS))
     if stored is None:
         return TopBuysAnswer(
             user_id=shown,
@@ -94,7 +98,7 @@ def top_buys_answer(
         source=stored.source,
         model_version=stored.model_version,
         generated_at=stored.generated_at,
-        orders_through=stored.orders_through,
+        orders_through=_orders_through(stored, records.get(_FAMILIES[stored.source])),
         products=_remaining(stored.products, exclude)[:limit],
     )
 
@@ -115,6 +119,17 @@ def bought_together_answer(
         orders_through=record.orders_through if record else None,
         products=_remaining(pairings, exclude)[:limit],
     )
+
+
+def _orders_through(stored: TopBuys, record: Publication | None) -> datetime | None:
+    """The moment up to which a list knows its user's orders.
+
+    It is the record's where that is of the same model: lists that have not been made anew since
+    then are those to which no order has come.
+    """
+    if record is None or record.model_version != stored.model_version:
+        return stored.orders_through
+    return max(filter(None, (stored.orders_through, record.orders_through)), default=None)
 
 
 def _shown(text: str, record: Publication | None) -> Id:

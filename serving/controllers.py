@@ -89,11 +89,11 @@ class RecommendationsController(Controller):
         """The user's own list, or the guests' for a guest and for a user who has none."""
         excluded = _checked("exclude", exclude or ())
         if user_id is None:
-            stored, record = await store.guest_top_buys(), None
+            stored, records = await store.guest_top_buys()
         else:
             _checked("user_id", [user_id])
-            stored, record = await store.user_top_buys(user_id)
-        answer = top_buys_answer(user_id, stored, record, limit=limit, exclude=excluded)
+            stored, records = await store.user_top_buys(user_id)
+        answer = top_buys_answer(user_id, stored, records, limit=limit, exclude=excluded)
         source = answer.source if answer.products else "empty"
         metrics.recommendations.labels("top_buys", source).inc()
         return answer

@@ -35,6 +35,9 @@ from serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
+Records = dict[Family, Publication | None]
+"""The publication record of each family; None for one that was never published."""
+
 
 class StoreUnavailable(Exception):
     """Redis is away, refused, or did not answer within the timeout."""
@@ -45,7 +48,8 @@ class RecommendationStore:
 
     Every read raises :class:`StoreUnavailable` when Redis gives no answer within ``timeout``
     seconds, and :class:`ContractError` when it holds a value that is not of the contract. No
-    command names more than one key, so that the keys may lie on several nodes.
+    command names more than one key, so that the keys may lie on several nodes. A record is read
+    before the lists that it tells of, so that it is never of a later publication than they are.
     """
 
     def __init__(self, client: Redis, timeout: float) -> None:
@@ -53,21 +57,25 @@ class RecommendationStore:
         self._timeout = timeout
         self._available = True
 
-    async def guest_top_buys(self) -> TopBuys | None:
-        """The guests' list; None before its first publication."""
+    async def guest_top_buys(self) -> tuple[TopBuys | None, Records]:
+        """The guests' list, None before its first publication, and its record."""
         reads = self._reads()
+        reads.get(publication_key(Family.GLOBAL_TOP_BUYS))
         reads.get(global_top_buys_key())
-        (everybody,) = await self._answers(reads)
-        return _top_buys(everybody)
+        record, everybody = await self._answers(reads)
+        return _top_buys(everybody), {Family.GLOBAL_TOP_BUYS: _publication(record)}
 
-    async def user_top_buys(self, user_id: str) -> tuple[TopBuys | None, Publication | None]:
-        """The user's own list or else the guests', and the record of the users' lists."""
+    async def user_top_buys(self, user_id: str) -> tuple[TopBuys | None, Records]:
+        """The user's own list or else the guests', and the records of both families."""
+        families = (Family.USER_TOP_BUYS, Family.GLOBAL_TOP_BUYS)
         reads = self._reads()
+        for family in families:
+            reads.get(publication_key(family))
         reads.get(user_top_buys_key(user_id))
         reads.get(global_top_buys_key())
-        reads.get(publication_key(Family.USER_TOP_BUYS))
-        own, everybody, record = await self._answers(reads)
-        return _top_buys(everybody if own is None else own), _publication(record)
+        *records, own, everybody = await self._answers(reads)
+        stored = _top_buys(everybody if own is None else own)
+        return stored, dict(zip(families, map(_publication, records), strict=True))
 
     async def bought_together(
         self, product_id: str, count: int
@@ -77,13 +85,13 @@ class RecommendationStore:
         Before the first publication has finished there is no record and the list is empty.
         """
         reads = self._reads()
-        reads.zrevrange(bought_together_key(product_id), 0, count - 1, withscores=True)
         reads.get(publication_key(Family.BOUGHT_TOGETHER))
-        members, data = await self._answers(reads)
+        reads.zrevrange(bought_together_key(product_id), 0, count - 1, withscores=True)
+        data, members = await self._answers(reads)
         record = _publication(data)
         return decode_pairings(members, record.id_kind) if record else [], record
 
-    async def publications(self) -> dict[Family, Publication | None]:
+    async def publications(self) -> Records:
         """The publication record of every family; None for one that was never published."""
         reads = self._reads()
         for family in Family:

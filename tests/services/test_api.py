@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +35,7 @@ TOP_BUYS = "/api/recommendations/top-buys/"
 BOUGHT_TOGETHER = "/api/recommendations/bought-together/"
 GENERATED = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
 THROUGH = datetime(2025, 3, 1, 2, 59, tzinfo=UTC)
+EARLIER, LATER, LATEST = (THROUGH + timedelta(hours=n) for n in (-1, 1, 2))
 UUID = "0b5f3c1e-7c3e-4a52-9d7b-0d2f0c3a9e11"
 
 
@@ -59,12 +60,19 @@ class Publisher:
         pairings = [Pairing(product, 8.0 / rank) for rank, product in _ranked(products)]
         self.client.zadd(bought_together_key(product_id), encode_pairings(pairings))
 
-    def record(self, family: Family, id_kind: IdKind = "integer") -> None:
+    def record(
+        self,
+        family: Family,
+        id_kind: IdKind = "integer",
+        *,
+        model_version: str = "rules-3",
+        orders_through: datetime | None = None,
+    ) -> None:
         value = Publication(
             family=family,
-            model_version="rules-3",
+            model_version=model_version,
             generated_at=GENERATED,
-            orders_through=None,
+            orders_through=orders_through,
             finished_at=GENERATED,
             keys=1,
             id_kind=id_kind,
@@ -135,6 +143,40 @@ def test_a_guest_gets_the_global_list(api, published):
     published.top_buys(None, 1, 2)
     body = api.get(TOP_BUYS).json()
     assert (body["user_id"], body["source"], products_of(body)) == (None, "global", [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("params", "family"),
+    [
+        ({"user_id": 123}, Family.USER_TOP_BUYS),
+        ({"user_id": 999}, Family.GLOBAL_TOP_BUYS),  # who has no list
+        ({}, Family.GLOBAL_TOP_BUYS),
+    ],
+)
+@pytest.mark.parametrize(
+    ("model_version", "orders_through", "told"),
+    [
+        ("als-7", LATER, LATER),  # no order has come to this list since it was made
+        ("als-7", THROUGH, THROUGH),
+        ("als-7", EARLIER, THROUGH),  # the list is written, the record not yet
+        ("als-7", None, THROUGH),
+        ("als-6", LATER, THROUGH),  # the list is of a publication that has not finished
+    ],
+)
+def test_a_list_left_as_it_is_knows_the_orders_that_the_record_knows(
+    api, published, params, family, model_version, orders_through, told
+):
+    published.top_buys(123, 7, 8)
+    published.top_buys(None, 1, 2)
+    for each in (Family.USER_TOP_BUYS, Family.GLOBAL_TOP_BUYS):
+        same = each is family
+        published.record(
+            each,
+            model_version=model_version if same else "als-7",
+            orders_through=orders_through if same else LATEST,
+        )
+    body = api.get(TOP_BUYS, params=params).json()
+    assert datetime.fromisoformat(body["orders_through"]) == told
 
 
 @pytest.mark.parametrize("params", [{}, {"user_id": "5"}])
