@@ -1,7 +1,6 @@
 """The incremental refresh, against scores worked out by hand and against a rebuild."""
 
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -14,78 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.database import connect
-from recsys_assets.ingest.interactions import Refresh, refresh_interactions
+from recsys_assets.ingest.interactions import refresh_interactions
 from recsys_assets.ingest.watermark import orders_watermark
-from recsys_assets.settings import ShopSettings
-from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import OUR_TABLES, forget_orders
+from tests.refreshes import (
+    HALF_LIFE,
+    OVERLAP,
+    Rows,
+    by_hand,
+    inspect,
+    interactions,
+    refresh,
+    row_versions,
+)
 from tests.shops import Order, add_orders, create_shop, day, id_of
-
-HALF_LIFE = timedelta(days=10)
-OVERLAP = timedelta(minutes=10)
-
-Rows = dict[tuple[Any, Any], tuple[float, int, datetime]]
-"""Score, purchases and the time of the newest, by user and product."""
 
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection]:
-    with closing(connect(database_url)) as connection:
+    with closing(connect(database_url, autocommit=True)) as connection:
         yield connection
-
-
-def inspect(connection: psycopg.Connection, **settings: Any) -> Shop:
-    return inspect_shop(connection, ShopSettings(**settings))
-
-
-def refresh(
-    connection: psycopg.Connection,
-    *,
-    half_life: timedelta = HALF_LIFE,
-    rebuild: bool = False,
-    **settings: Any,
-) -> Refresh:
-    result = refresh_interactions(
-        connection,
-        inspect(connection, **settings),
-        half_life=half_life,
-        overlap=OVERLAP,
-        rebuild=rebuild,
-    )
-    connection.commit()
-    return result
-
-
-def interactions(connection: psycopg.Connection) -> Rows:
-    rows = connection.execute(
-        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
-        " FROM user_product_interactions"
-    ).fetchall()
-    return {(user, product): tuple(values) for user, product, *values in rows}
-
-
-def row_versions(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
-    return connection.execute(
-        "SELECT xmin::text, ctid::text, * FROM user_product_interactions ORDER BY 3, 4"
-    ).fetchall()
-
-
-def by_hand(orders: Mapping[Any, Order]) -> Rows:
-    """What the interactions of completed orders are, straight from their definition."""
-    bought: dict[tuple[Any, Any], list[datetime]] = {}
-    for order in orders.values():
-        if order.user is None or order.status != "completed":
-            continue
-        for product in {p for p, quantity in order.lines if p is not None and quantity > 0}:
-            bought.setdefault((order.user, product), []).append(order.at)
-    return {
-        pair: (
-            pytest.approx(sum(0.5 ** ((max(times) - time) / HALF_LIFE) for time in times)),
-            len(times),
-            max(times),
-        )
-        for pair, times in bought.items()
-    }
 
 
 # --- Scores
@@ -270,34 +217,6 @@ def test_an_order_that_moves_leaves_its_user_at_once(connection: psycopg.Connect
     assert interactions(connection) == {(2, 5): (2, 2, day(1)), (2, 6): (1, 1, day(1))}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"half_life": timedelta(days=5)}, {"purchase_statuses": ["completed", "open"]}],
-    ids=["half-life", "statuses"],
-)
-def test_what_the_scores_depend_on_triggers_a_rebuild(
-    connection: psycopg.Connection, change: dict[str, Any]
-) -> None:
-    create_shop(
-        connection,
-        [
-            Order(1, 1, [5], day(1)),
-            Order(2, 1, [5], day(11)),
-            Order(3, 2, [5], day(1), status="open"),
-            Order(4, 3, [5], day(30)),
-        ],
-    )
-    refresh(connection)
-    result = refresh(connection, **change)
-    assert (result.rebuilt, result.rows_written) == (True, 1)
-    if "half_life" in change:
-        assert interactions(connection)[1, 5] == (1.25, 2, day(11))
-    else:
-        assert interactions(connection)[2, 5] == (1, 1, day(1))
-    assert not refresh(connection, **change).rebuilt
-    assert refresh(connection).rebuilt  # back again
-
-
 def test_a_failed_refresh_changes_nothing(connection: psycopg.Connection) -> None:
     create_shop(connection, [Order(1, 1, [5], day(1))])
     refresh(connection)
@@ -314,19 +233,6 @@ def test_a_failed_refresh_changes_nothing(connection: psycopg.Connection) -> Non
         " user_product_interactions_purchase_count_check"
     )
     assert refresh(connection).rows_written == 1
-
-
-def test_nothing_is_published_from_a_rebuild_that_has_failed(
-    connection: psycopg.Connection,
-) -> None:
-    create_shop(connection, [Order(1, 1, [5], day(1))])
-    refresh(connection)
-    shop = replace(inspect(connection), item_product_id="gone")
-    connection.commit()
-    with pytest.raises(psycopg.errors.UndefinedColumn):
-        refresh_interactions(connection, shop, half_life=HALF_LIFE, overlap=OVERLAP)
-    connection.rollback()
-    assert refresh(connection).watermark == day(1)
 
 
 # --- Other shops
@@ -382,28 +288,6 @@ def test_a_refresh_waits_for_another(connection: psycopg.Connection, database_ur
                     assert not waiting.done()
         assert waiting.result().watermark == day(2)
         assert (2, 6) in interactions(second)
-
-
-def test_many_first_refreshes_at_once(database_url: str) -> None:
-    with closing(connect(database_url)) as connection:
-        create_shop(connection, [Order(i, i % 7, [i % 5, 5], day(1 + i)) for i in range(50)])
-    start = threading.Barrier(4)
-
-    def first_refresh(_: int) -> Refresh:
-        with closing(connect(database_url)) as connection:
-            shop = inspect(connection, schema_name="recsys")
-            connection.commit()
-            start.wait(30)
-            return refresh_interactions(connection, shop, half_life=HALF_LIFE, overlap=OVERLAP)
-
-    for _ in range(5):
-        with ThreadPoolExecutor(4) as threads:
-            results = list(threads.map(first_refresh, range(4)))
-        assert any(result.rebuilt for result in results)
-        assert {result.watermark for result in results} == {day(50)}
-        with closing(connect(database_url)) as connection:
-            connection.execute("DROP SCHEMA recsys CASCADE")
-            connection.commit()
 
 
 # --- Whatever happens
