@@ -11,7 +11,11 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
+    import adbc_driver_manager
     import pyarrow as pa
+
+# Codes of errors, or their beginnings; PostgreSQL's own, and none where it could not send any.
+ENDED, BROKEN_OFF, SHUT_DOWN = "57014", "08", "57P"
 
 
 class ShopError(RuntimeError):
@@ -64,10 +68,42 @@ def arrow_reader(
                 cursor.execute(query.as_string(None))
                 return cursor.fetch_arrow_table()
         except Error as error:
-            raise ShopError(f"PostgreSQL did not answer a query: {error}") from error
+            raise _interrupted(error) or ShopError(
+                f"PostgreSQL did not answer a query: {error}"
+            ) from error
 
     with connection:
         yield read
+
+
+@contextmanager
+def interruptions_told() -> Iterator[None]:
+    """Raise :class:`ShopError` where a connection of the block breaks off, or a statement is ended.
+
+    Other errors of statements are left as they are.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if interrupted := _interrupted(error):
+            raise interrupted from error
+        raise
+
+
+def _interrupted(error: "psycopg.Error | adbc_driver_manager.Error") -> ShopError | None:
+    reason = " ".join(str(error).split())
+    state = error.sqlstate or BROKEN_OFF
+    if state == ENDED:
+        return ShopError(
+            f"PostgreSQL ended a statement: {reason}. How long one may take is"
+            " RECSYS_STATEMENT_TIMEOUT_SECONDS."
+        )
+    if state.startswith((BROKEN_OFF, SHUT_DOWN)):
+        return ShopError(
+            f"PostgreSQL broke off the connection: {reason}. Check that it runs and that"
+            " RECSYS_DATABASE_URL is right, then run again: nothing is lost."
+        )
+    return None
 
 
 def _unreachable(url: str, error: Exception) -> ShopError:

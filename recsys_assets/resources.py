@@ -15,7 +15,7 @@ import dagster as dg
 from psycopg import sql
 
 from recsys_assets import tables
-from recsys_assets.database import arrow_reader, connect, read_arrow
+from recsys_assets.database import arrow_reader, connect, interruptions_told, read_arrow
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop, product_names
 
@@ -36,10 +36,12 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
 
     @contextmanager
     def connect(self) -> Iterator["psycopg.Connection"]:
-        """A connection in autocommit mode, closed at the end."""
-        with connect(
-            self.url, statement_timeout_seconds=self.statement_timeout_seconds, autocommit=True
-        ) as connection:
+        """A connection in autocommit mode, closed at the end; ShopError when it breaks off."""
+        timeout = self.statement_timeout_seconds
+        with (
+            interruptions_told(),
+            connect(self.url, statement_timeout_seconds=timeout, autocommit=True) as connection,
+        ):
             yield connection
 
     def inspect(self) -> Shop:

@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 
 from recsys_assets.database import ShopError, arrow_reader, columns_of, connect, read_arrow
+from recsys_assets.resources import ShopDatabase
 
 
 def zone_of_the_server(url: str, zone: str) -> None:
@@ -36,7 +37,7 @@ def test_a_statement_that_takes_too_long_ends(database_url: str) -> None:
 
 
 def test_a_query_that_takes_too_long_ends(database_url: str) -> None:
-    with pytest.raises(ShopError, match="statement timeout"):
+    with pytest.raises(ShopError, match=r"statement timeout.*RECSYS_STATEMENT_TIMEOUT_SECONDS"):
         read_arrow(database_url, sql.SQL("SELECT pg_sleep(10)"), statement_timeout_seconds=0.05)
 
 
@@ -103,8 +104,37 @@ def test_a_reader_goes_on_after_a_query_that_fails(database_url: str) -> None:
 def test_a_reader_whose_session_is_ended_tells_so(database_url: str) -> None:
     with arrow_reader(database_url) as read, closing(connect(database_url)) as other:
         other.execute("SELECT pg_terminate_backend(%s)", read(PID)["pid"].to_pylist())
-        with pytest.raises(ShopError, match="did not answer"):
+        with pytest.raises(ShopError, match=r"broke off.*RECSYS_DATABASE_URL"):
             read(PID)
+
+
+# --- What a connection of the graph is told as
+
+
+def test_a_connection_that_breaks_off_is_told(database_url: str) -> None:
+    shop = ShopDatabase(url=database_url)
+    with (
+        pytest.raises(ShopError, match=r"broke off.*RECSYS_DATABASE_URL"),
+        shop.connect() as connection,
+    ):
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_a_statement_that_takes_too_long_is_told(database_url: str) -> None:
+    shop = ShopDatabase(url=database_url, statement_timeout_seconds=0.05)
+    with (
+        pytest.raises(ShopError, match="RECSYS_STATEMENT_TIMEOUT_SECONDS"),
+        shop.connect() as connection,
+    ):
+        connection.execute("SELECT pg_sleep(10)")
+
+
+def test_other_errors_of_a_connection_stay_what_they_are(database_url: str) -> None:
+    shop = ShopDatabase(url=database_url)
+    with pytest.raises(psycopg.errors.DivisionByZero), shop.connect() as connection:
+        connection.execute("SELECT 1 / 0")
+    with pytest.raises(psycopg.errors.LockNotAvailable), shop.connect() as connection:
+        connection.execute("DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$")
 
 
 def test_columns_of_a_table(database_url: str) -> None:
