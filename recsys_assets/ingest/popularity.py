@@ -56,7 +56,10 @@ def add(connection: psycopg.Connection, shop: Shop, as_of: datetime, half_life: 
         )
     )
     connection.execute(
-        sql.SQL("DELETE FROM {} WHERE purchase_count <= 0").format(popularity_table(shop))
+        sql.SQL(
+            "DELETE FROM {} AS old USING pg_temp.changes AS changes WHERE changes.purchases < 0"
+            " AND changes.product_id = old.product_id AND old.purchase_count <= 0"
+        ).format(popularity_table(shop))
     )
 
 
