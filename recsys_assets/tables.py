@@ -158,12 +158,13 @@ def weights(
 ) -> sql.Composed:
     """SELECT of (user_id, product_id, weight): every interaction's score brought to ``as_of``.
 
-    Ids are bigint or text, weight is float4: what was bought since weighs more than one. ``whose``
+    Ids are bigint or text, weight is float4. What was bought since weighs more, up to twice as much:
+    what a model is told without bound of one product tells it nothing of the others. ``whose``
     narrows it (a condition that starts with WHERE).
     """
     return sql.SQL(
         "SELECT {user_id} AS user_id, {product_id} AS product_id,"
-        " (interaction_score * power(0.5::float8, least(100, greatest(-20,"
+        " (interaction_score * power(0.5::float8, least(100, greatest(-1,"
         " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
         " AS weight FROM {interactions} {whose}"
     ).format(

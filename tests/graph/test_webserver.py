@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from recsys_assets.local.processes import running_system
+from recsys_assets.tables import OUR_TABLES
 from tests.commands import ROOT, Home, eventually, free_ports
 from tests.graphs import Graph
 
@@ -201,7 +202,6 @@ def dagsters_tables_are_apart(graph: Graph) -> None:
         "orders",
         "order_items",
         "products",
-        "batch_metadata",
-        "user_product_interactions",
+        *OUR_TABLES,
     }
     assert {"runs", "event_logs"} <= {table for schema, table in rows if schema == "dagster"}
