@@ -158,8 +158,8 @@ def weights(
 ) -> sql.Composed:
     """SELECT of (user_id, product_id, weight): every interaction's score brought to ``as_of``.
 
-    Ids are bigint or text, weight is float4. What was bought since weighs more, up to twice as much:
-    what a model is told without bound of one product tells it nothing of the others. ``whose``
+    Ids are bigint or text, weight is float4. What was bought since weighs more, but no more than
+    twice: without bound, one purchase would outweigh whatever else the model knows. ``whose``
     narrows it (a condition that starts with WHERE).
     """
     return sql.SQL(
