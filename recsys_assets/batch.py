@@ -5,7 +5,7 @@ The run is recorded in the Dagster instance like any other, to look up in the UI
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,7 @@ import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from recsys_assets.dagster_storage import UNANSWERED
 from recsys_assets.progress import watching
 from recsys_assets.run_launcher import process_tags
 
@@ -162,9 +163,10 @@ def _shown(
             display.advance(what, done, total)
 
         def follow() -> None:
-            while not finished.wait(0.2):
+            with suppress(*UNANSWERED):  # which the run tells itself
+                while not finished.wait(0.2):
+                    log.read()
                 log.read()
-            log.read()
 
         events = threading.Thread(target=follow, daemon=True)
         events.start()

@@ -17,8 +17,10 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import DagsterPostgresException
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from recsys_assets.database import ShopError, connect
 from recsys_assets.local.services import use_services
@@ -91,16 +93,29 @@ class StateArtifactStorage(LocalArtifactStorage):
         return cls(base_dir=str(_state_folder()), inst_data=inst_data)
 
 
+UNANSWERED = (OperationalError, DagsterPostgresException)
+"""What Dagster's storage raises when its database is away."""
+
+
 @contextmanager
 def open_instance() -> Iterator[DagsterInstance]:
     """The Dagster instance of this project, for runs in this process.
 
     What they print is not captured: Dagster would send the progress bars through a file, too.
+    Raises ShopError when the storage does not answer, which Dagster tries for half a minute.
     """
     home = os.environ.setdefault("DAGSTER_HOME", str(project_root()))
     reference = InstanceRef.from_dir(home, overrides={"compute_logs": _NOT_CAPTURED})
     with DagsterInstance.from_ref(reference) as instance:
-        yield instance
+        try:
+            yield instance
+        except UNANSWERED as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise ShopError(
+                f"PostgreSQL did not answer Dagster, which keeps its runs there: {reason}. Check"
+                " that it runs and that RECSYS_DATABASE_URL, or RECSYS_DAGSTER_DATABASE_URL where"
+                " that is set, is right, then run again: nothing is lost."
+            ) from error
 
 
 _NOT_CAPTURED = {

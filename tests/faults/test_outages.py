@@ -23,11 +23,6 @@ IN_SHORT = {
     LAST_IN_SHORT,
 }
 ELSEWHERE = "elsewhere"
-# What a run says today where that is not enough for a person to go on.
-UNHELPFUL = {
-    "postgresql stops": "a traceback of dagster_postgres, after half a minute of retries",
-    "postgresql stops, dagster's storage is elsewhere": "psycopg's message, not what to do",
-}
 
 
 @dataclass(frozen=True)
@@ -73,9 +68,7 @@ def test_the_run_fails(fault: Fault):
         assert fault.status == "FAILURE"
 
 
-def test_the_run_says_what_happened_and_what_to_do(fault: Fault, request: pytest.FixtureRequest):
-    if fault.name in UNHELPFUL:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=UNHELPFUL[fault.name]))
+def test_the_run_says_what_happened_and_what_to_do(fault: Fault):
     for pattern in fault.scenario.says:
         assert re.search(pattern, fault.end.printed), fault.end.printed
     assert "Traceback" not in fault.end.printed
