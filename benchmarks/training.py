@@ -7,8 +7,11 @@ interactions; then, in every round, one after the other:
 
 - als_model: the asset (read, build the matrix, fit, save) as it times itself, beside `fit` of
   implicit with the same parameters on a matrix that is ready, plus the read of the same rows;
-- blended lists: those of all users, blended with their own purchases, beside the batch `recommend`
-  of implicit (which blends nothing) for the same users and length;
+- blended lists: of all users, whose factors are folded in from their interactions, by the model and
+  blended with their own purchases, beside the batch `recommend` of implicit for the same users and
+  length, with `recalculate_user`, which computes the same factors from the same matrix (but
+  blends nothing);
+- folding in: what both sides of the row before spend on these factors;
 - user_top_buys: the whole asset, from reading the rows to the last key in Redis;
 - loading the pickle back from the file.
 
@@ -40,7 +43,7 @@ from recsys_assets import tables
 from recsys_assets.database import connect, read_arrow
 from recsys_assets.definitions import build_definitions
 from recsys_assets.ingest.watermark import orders_watermark
-from recsys_assets.learn.als import AlsModel, AlsParameters
+from recsys_assets.learn.als import AlsModel, AlsParameters, fold_in
 from recsys_assets.learn.artifacts import from_arrays, load_artifact
 from recsys_assets.learn.matrix import interactions_from_arrow
 from recsys_assets.local.sample_shop import load_sample
@@ -107,18 +110,23 @@ def measure(settings: Settings, rounds: int) -> dict[str, list[float]]:
         with timed(taken["loading the pickle"]):
             _, arrays = load_artifact(settings.data_dir, "als_model")
         model = from_arrays(AlsModel, arrays)
-        popularity = np.asarray(interactions.matrix.sum(axis=0), np.float32).ravel()
-        users = np.arange(len(model.user_ids))
+        users = np.arange(len(interactions.user_ids))
         with threadpool_limits(1, "blas"), timed(taken["bare implicit: recommend"]):
             bare.recommend(
-                users, interactions.matrix, N=CONFIG.length, filter_already_liked_items=False
+                users,
+                interactions.matrix,
+                N=CONFIG.length,
+                filter_already_liked_items=False,
+                recalculate_user=True,
             )
+        with timed(taken["folding in"]):
+            fold_in(model, interactions.matrix)
         with timed(taken["blended lists"]):
             for _lists in blended_top_n(
-                model.user_factors,
+                fold_in(model, interactions.matrix),
                 model.product_factors,
                 interactions.matrix,
-                popularity,
+                model.popularity,
                 own_weight=CONFIG.own_weight,
                 n=CONFIG.length,
             ):
@@ -145,6 +153,7 @@ def main() -> None:
     for ours, peer in (
         ("als_model", "bare implicit: read + fit"),
         ("blended lists", "bare implicit: recommend"),
+        ("folding in", None),
         ("user_top_buys", None),
         ("loading the pickle", None),
     ):
