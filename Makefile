@@ -59,6 +59,10 @@ bench: .venv/dev.stamp  ## Measure mining, training and publishing beside their 
 bench-incremental: .venv/dev.stamp  ## Measure refreshes beside rebuilds in shops of 1, 4 and 16 million lines.
 	$(BIN)/python benchmarks/incremental.py
 
+.PHONY: bench-freshness
+bench-freshness: .venv/dev.stamp  ## Measure the time from an order to the changed answer, in a system of its own.
+	$(BIN)/python benchmarks/freshness.py
+
 .PHONY: clean
 clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 	rm -rf .venv .recsys .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
