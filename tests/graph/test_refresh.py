@@ -1,11 +1,15 @@
 """One refresh of `refresh_on_new_orders`: whose keys change in Redis, and to what."""
 
 import json
+import logging
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from recsys_assets.settings import Settings
 from tests.graphs import Graph, lists, materialized, metadata, products
 from tests.shops import Order, add_orders, create_shop, day
 
@@ -149,6 +153,24 @@ def test_metadata_tells_of_the_change(shop: Graph):
         assert 0 < of[name]["seconds"] < 60
 
 
+def warnings(graph: Graph, result: dg.ExecuteInProcessResult) -> list[str]:
+    logs = graph.instance.all_logs(result.run_id)
+    return [entry.user_message for entry in logs if entry.level == logging.WARNING]
+
+
+def test_without_a_counting_order_the_last_lists_stay(shop: Graph):
+    before = shop.published()
+    mistaken = replace(shop, settings=Settings(purchase_statuses=["complete"]))
+    result = mistaken.refresh()
+    assert result.success
+    assert materialized(result) == {"user_product_interactions"}
+    (warning,) = warnings(shop, result)
+    assert "(complete; set RECSYS_PURCHASE_STATUSES)" in warning
+    assert shop.published() == before
+    assert shop.refresh().success
+    assert lists(shop.published()) == lists(before)
+
+
 def test_without_a_model_the_rest_is_refreshed_and_a_warning_logged(graph: Graph):
     with graph.database() as connection:
         create_shop(connection, ORDERS)
@@ -156,11 +178,7 @@ def test_without_a_model_the_rest_is_refreshed_and_a_warning_logged(graph: Graph
     assert result.success
     assert materialized(result) == REFRESHED - {"user_top_buys"}
     assert graph.published().keys() == {"global:top_buys", "publication:global_top_buys"}
-    (warning,) = (
-        entry.user_message
-        for entry in graph.instance.all_logs(result.run_id)
-        if entry.level == 30  # logging.WARNING
-    )
+    (warning,) = warnings(graph, result)
     assert warning.startswith("users' lists are left as they are: ")
     assert "als_model.pkl" in warning
 
