@@ -24,7 +24,7 @@ from recsys_assets.publish.redis_reader import (
 )
 from recsys_assets.session import Session
 from recsys_assets.tables import some_users
-from serving.contract import Family, Id
+from serving.contract import Family, Id, known_through
 
 NOTHING_PUBLISHED = "Nothing is published yet: recsys materialize"
 
@@ -41,6 +41,9 @@ def print_top_buys(console: Console, session: Session, user_id: str | None, limi
     with session.redis() as client:
         top_buys = read_user_top_buys(client, user_id) if user_id is not None else None
         top_buys = top_buys or read_global_top_buys(client)
+        personal = top_buys is not None and top_buys.source == "personal"
+        family = Family.USER_TOP_BUYS if personal else Family.GLOBAL_TOP_BUYS
+        record = read_publication(client, family)
     if top_buys is None:
         raise NothingPublishedError(NOTHING_PUBLISHED)
     who = "guests" if user_id is None else f"user {user_id}"
@@ -51,7 +54,7 @@ def print_top_buys(console: Console, session: Session, user_id: str | None, limi
             [(p.product_id, p.score) for p in top_buys.products[:limit]],
             session,
             top_buys.model_version,
-            top_buys.orders_through,
+            known_through(top_buys, record),
         )
     )
 

@@ -17,7 +17,8 @@ import psycopg
 from psycopg import sql
 
 from recsys_assets.database import ShopError, columns_of
-from recsys_assets.shop import EVERYTHING, Shop, plain_id
+from recsys_assets.ids import plain_id
+from recsys_assets.shop import EVERYTHING, Shop
 
 INTERACTIONS = "user_product_interactions"
 COUNTED_ORDERS = "counted_orders"

@@ -18,6 +18,7 @@ from serving.contract import (
     TopBuys,
     decode_id,
     encode_id,
+    known_through,
 )
 
 _Product = TypeVar("_Product", ScoredProduct, Pairing)
@@ -98,7 +99,7 @@ def top_buys_answer(
         source=stored.source,
         model_version=stored.model_version,
         generated_at=stored.generated_at,
-        orders_through=_orders_through(stored, records.get(_FAMILIES[stored.source])),
+        orders_through=known_through(stored, records.get(_FAMILIES[stored.source])),
         products=_remaining(stored.products, exclude)[:limit],
     )
 
@@ -119,17 +120,6 @@ def bought_together_answer(
         orders_through=record.orders_through if record else None,
         products=_remaining(pairings, exclude)[:limit],
     )
-
-
-def _orders_through(stored: TopBuys, record: Publication | None) -> datetime | None:
-    """The moment up to which a list knows its user's orders.
-
-    It is the record's where that is of the same model: lists that have not been made anew since
-    then are those to which no order has come.
-    """
-    if record is None or record.model_version != stored.model_version:
-        return stored.orders_through
-    return max(filter(None, (stored.orders_through, record.orders_through)), default=None)
 
 
 def _shown(text: str, record: Publication | None) -> Id:

@@ -84,6 +84,17 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     id_kind: IdKind
 
 
+def known_through(top_buys: TopBuys, record: Publication | None) -> datetime | None:
+    """The moment up to which a list knows its user's orders, or the guests' list everybody's.
+
+    It is that of the family's record where this is of the same model: lists that have not been made
+    anew since then are those to which no order has come.
+    """
+    if record is None or record.model_version != top_buys.model_version:
+        return top_buys.orders_through
+    return max(filter(None, (top_buys.orders_through, record.orders_through)), default=None)
+
+
 class Pairing(msgspec.Struct, frozen=True):
     """One product of a Bought Together list; strength is the shrunk lift of the rule."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from recsys_assets.ids import comparable_id, id_range
 from recsys_assets.ingest import popularity
 from recsys_assets.ingest.counting import Difference, Scope, recount_orders
 from recsys_assets.ingest.watermark import (
@@ -24,7 +25,7 @@ from recsys_assets.ingest.watermark import (
     lock_state,
     save_state,
 )
-from recsys_assets.shop import Shop, comparable_id, id_range, identifier
+from recsys_assets.shop import Shop, identifier
 from recsys_assets.tables import (
     counted_orders_table,
     forget_publication,

@@ -16,6 +16,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from recsys_assets import tables
+from recsys_assets.ids import comparable_id, id_range, plain_id
 from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
 from recsys_assets.learn.artifacts import ArtifactError, Header, from_arrays
@@ -43,7 +44,6 @@ from recsys_assets.publish.redis_writer import (
     write,
 )
 from recsys_assets.publish.top_buys import blended_top_n, personal_lists
-from recsys_assets.shop import comparable_id, id_range, plain_id
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, Id, is_id
 
