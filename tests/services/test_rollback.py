@@ -122,7 +122,7 @@ def test_a_new_training_is_current_and_leaves_the_version_before_it(graph: Graph
     _, middle, oldest = versions(graph.folder, "als_model")
     go_back(graph, "als_model", to=oldest)
     # a refresh keeps to what was gone back to
-    assert graph.run(job="refresh_on_new_orders").success
+    assert graph.refresh().success
     assert published_version(graph, "als_model") == oldest
     train(graph, "als_model", 3)
     newest, *others = versions(graph.folder, "als_model")
