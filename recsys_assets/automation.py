@@ -29,6 +29,7 @@ retrain_daily = dg.define_asset_job(
 HAND_OVER = timedelta(minutes=MINUTES)
 SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=1)
 LONGEST_ROW = 6  # of failures that make a difference
+ENDED_WITH_SYSTEM = "UNEXPECTED_TERMINATION"  # what Dagster calls a run that was sent SIGTERM
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -98,9 +99,7 @@ def no_follower_needed(runs: Sequence[dg.RunRecord], now: datetime) -> str | Non
     active = [run for run in runs if run.dagster_run.status in ACTIVE]
     if active and (len(active) > 1 or now - active[0].create_timestamp < HAND_OVER):
         return f"run {active[0].dagster_run.run_id} follows the orders"
-    failed = list(
-        takewhile(lambda run: run.dagster_run.status is dg.DagsterRunStatus.FAILURE, runs)
-    )
+    failed = list(takewhile(has_failed, runs))
     if failed:
         pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (len(failed) - 1))
         again = datetime.fromtimestamp(failed[0].end_time or 0, UTC) + pause
@@ -110,6 +109,12 @@ def no_follower_needed(runs: Sequence[dg.RunRecord], now: datetime) -> str | Non
                 f" {failed[0].dagster_run.run_id}; trying again at {again:%H:%M:%S} UTC"
             )
     return None
+
+
+def has_failed(run: dg.RunRecord) -> bool:
+    """Whether a run has failed by itself, and was not ended with the system that executed it."""
+    reason = run.dagster_run.tags.get("dagster/failure_reason")
+    return run.dagster_run.status is dg.DagsterRunStatus.FAILURE and reason != ENDED_WITH_SYSTEM
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:

@@ -195,3 +195,11 @@ def test_failures_before_one_that_has_ended_otherwise_are_forgotten(status: str)
     assert no_follower_needed(runs((status, 1), ("FAILURE", 1), ("FAILURE", 2)), NOW) is None
     again = runs(("FAILURE", 5), (status, 9), ("FAILURE", 10), ("FAILURE", 11))
     assert no_follower_needed(again, NOW) is None
+
+
+def test_a_run_that_was_ended_with_its_system_is_no_failure() -> None:
+    ended, failed = runs(("FAILURE", 1), ("FAILURE", 2))
+    tagged = ended.dagster_run.with_tags({"dagster/failure_reason": "UNEXPECTED_TERMINATION"})
+    ended = ended._replace(dagster_run=tagged)
+    assert no_follower_needed([ended, failed], NOW) is None
+    assert no_follower_needed([failed, ended], NOW) is not None
