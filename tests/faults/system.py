@@ -7,8 +7,9 @@ PostgreSQL, Redis and the data folder sees.
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from psycopg import sql
 
 from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
-from tests.commands import Home, Started
+from tests.commands import BIN, ROOT, SECONDS, Home, Started
 
 # Read here, for the tests themselves run without any setting of the shell.
 FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
+FOLLOWING = "refresh_on_new_orders"
 USERS, PRODUCTS, ORDERS, LINES_PER_ORDER = 3_000, 150, 12_000, 5
 
 # Nothing is forbidden by the tables, so that anything can be in them.
@@ -92,6 +94,34 @@ class System:
         with self.database() as connection:
             connection.execute(CHANGES)
 
+    @contextmanager
+    def following(self, *, minutes: float = 60) -> Iterator[Started]:
+        """A run that follows the orders, or refreshes once for 0 minutes; killed with the block."""
+        config = self.home.folder / "following.yaml"
+        config.write_text(f"ops: {{follow_orders: {{config: {{minutes: {minutes}}}}}}}")
+        log = self.home.folder / "following.log"
+        definitions = ("-m", "recsys_assets.definitions", "-a", "defs", "-d", ROOT)
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [BIN / "dagster", "job", "execute", "-j", FOLLOWING, "-c", config, *definitions],
+                env={**self.home.environment, "DAGSTER_HOME": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started = Started(process, log)
+        try:
+            yield started
+        finally:
+            with suppress(ProcessLookupError):
+                kill(started)
+
+    def refresh(self) -> None:
+        """Let such a run refresh once, which must succeed."""
+        with self.following(minutes=0) as run:
+            assert run.process.wait(SECONDS) == 0, run.printed()
+
     def lists(self) -> dict[str, Any]:
         """Every key of Redis with its value: text, or (member, score) in order."""
         with self.store() as client:
@@ -107,7 +137,7 @@ class System:
         environment = self.home.environment
         url = environment.get("RECSYS_DAGSTER_DATABASE_URL", environment["RECSYS_DATABASE_URL"])
         with psycopg.connect(url) as connection:
-            return Run(*connection.execute(_LAST_RUN).fetchone() or ("", "none", None))
+            return Run(*connection.execute(_LAST_RUN).fetchone() or ("", "none", None, None))
 
     def metadata(self, asset: str) -> dict[str, Any]:
         """Numbers and texts that the asset was last materialized with, as the UI shows them."""
@@ -125,6 +155,8 @@ class Run:
     id: str
     status: str
     step: str | None
+    made: str | None
+    """The asset that it has made last."""
 
 
 _LAST_RUN = """
@@ -134,7 +166,10 @@ SELECT run_id, status, (
     GROUP BY step_key
     HAVING count(*) FILTER (WHERE dagster_event_type = 'STEP_START') >
            count(*) FILTER (WHERE dagster_event_type IN ('STEP_SUCCESS', 'STEP_FAILURE'))
-    LIMIT 1)
+    LIMIT 1), (
+    SELECT asset_key::json ->> 0 FROM dagster.event_logs AS log
+    WHERE log.run_id = runs.run_id AND dagster_event_type = 'ASSET_MATERIALIZATION'
+    ORDER BY id DESC LIMIT 1)
 FROM dagster.runs ORDER BY id DESC LIMIT 1
 """
 _LAST_MATERIALIZATION = """

@@ -1,4 +1,4 @@
-"""``kill -9`` of the process that runs the assets, anywhere in the graph.
+"""``kill -9`` of the process that runs the assets, or follows the orders, anywhere in it.
 
 What each kill leaves must be whole, and the next run that is left alone must arrive at what the
 orders say.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from random import Random
 from subprocess import TimeoutExpired
+from time import monotonic
 
 import pytest
 
@@ -16,8 +17,10 @@ from tests.commands import Started, eventually
 from tests.faults.system import FULL, Run, System, kill
 from tests.faults.truth import everything_is_published, nothing_is_torn
 
-KILLS = 56 if FULL else 4
-KILLS_IN_A_ROW = 2 if FULL else 4
+KILLS = 40 if FULL else 2
+KILLS_FOLLOWING = 16 if FULL else 2
+KILLS_IN_A_ROW = 4 if FULL else 2
+SECONDS_FOLLOWING = 4.0 if FULL else 1.0
 ASSETS = [
     "user_product_interactions",
     "user_top_buys",
@@ -27,6 +30,7 @@ ASSETS = [
     "global_top_buys",
 ]
 ANYWHERE = "anywhere"
+FOLLOWING_STEP = "follow_orders"
 # Of every eight kills six are within an asset each, two at any moment of the run.
 TARGETS = [*ASSETS, ANYWHERE, ANYWHERE] if FULL else ASSETS
 SECONDS_OF_STEPS = """
@@ -72,6 +76,31 @@ def test_a_killed_run_tears_nothing_and_the_next_one_makes_it_good(
     if (number + 1) % KILLS_IN_A_ROW == 0:
         system.home.recsys("materialize")
         everything_is_published(system)
+
+
+@pytest.mark.parametrize("number", range(KILLS_FOLLOWING))
+def test_a_run_that_follows_orders_is_killed_and_the_next_one_makes_it_good(
+    system: System, kills: Counter[str], number: int
+):
+    kills[killed_following(system, Random(number).uniform(0, SECONDS_FOLLOWING))] += 1
+    nothing_is_torn(system)
+    if (number + 1) % KILLS_IN_A_ROW == 0:
+        system.refresh()
+        everything_is_published(system)
+
+
+def killed_following(system: System, delay: float) -> str:
+    """Kill a run that follows orders which keep coming in; where it was."""
+    before = system.last_run()
+    with system.following() as run:
+        eventually(lambda: reached(system, FOLLOWING_STEP, before) or has_ended(run), "its step")
+        until = monotonic() + delay
+        while monotonic() < until:
+            system.change_orders()
+        assert not has_ended(run), run.printed()
+        kill(run)
+    made = system.last_run().made
+    return f"{FOLLOWING_STEP}, " + (f"after {made}" if made else "before its first asset")
 
 
 def killed_run(system: System, target: str, delay: float) -> str | None:
