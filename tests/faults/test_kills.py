@@ -82,18 +82,24 @@ def test_a_killed_run_tears_nothing_and_the_next_one_makes_it_good(
 def test_a_run_that_follows_orders_is_killed_and_the_next_one_makes_it_good(
     system: System, kills: Counter[str], number: int
 ):
-    kills[killed_following(system, Random(number).uniform(0, SECONDS_FOLLOWING))] += 1
+    delay = Random(number).uniform(0, SECONDS_FOLLOWING)
+    kills[killed_following(system, delay, settled=number % 3 > 0)] += 1
     nothing_is_torn(system)
     if (number + 1) % KILLS_IN_A_ROW == 0:
         system.refresh()
         everything_is_published(system)
 
 
-def killed_following(system: System, delay: float) -> str:
-    """Kill a run that follows orders which keep coming in; where it was."""
+def killed_following(system: System, delay: float, *, settled: bool) -> str:
+    """Kill a run that follows orders which keep coming in; where it was.
+
+    ``delay`` begins with the run's first step, or with its first asset where it is ``settled``.
+    """
     before = system.last_run()
     with system.following() as run:
         eventually(lambda: reached(system, FOLLOWING_STEP, before) or has_ended(run), "its step")
+        if settled:
+            eventually(lambda: system.last_run().made or has_ended(run), "its first asset")
         until = monotonic() + delay
         while monotonic() < until:
             system.change_orders()
