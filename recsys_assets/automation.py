@@ -16,12 +16,12 @@ from recsys_assets.housekeeping import delete_old_runs_daily
 from recsys_assets.resources import ShopDatabase
 from recsys_assets.settings import Settings
 
-READABLE = dg.AssetSelection.checks_for_assets("orders")
+OF_THE_SHOP = dg.AssetSelection.checks_for_assets("orders", "order_items")
 
 # Steps of a run share one process: its start and imports are then paid once.
 retrain_daily = dg.define_asset_job(
     "retrain_daily",
-    selection=dg.AssetSelection.groups("ingest", "learn", "publish") | READABLE,
+    selection=dg.AssetSelection.groups("ingest", "learn", "publish") | OF_THE_SHOP,
     executor_def=dg.in_process_executor,
     description="Both models from all orders, and everything that is published from them.",
 )

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from recsys_assets.database import ShopError
-from recsys_assets.ingest.assets import orders, user_product_interactions
+from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
 from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
 from recsys_assets.publish.assets import bought_together, global_top_buys, user_top_buys
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
@@ -31,6 +31,25 @@ def orders_readable(shop: ShopDatabase) -> dg.AssetCheckResult:
             "user_id_type": tables.user_id_type,
             "product_id_type": tables.product_id_type,
         },
+    )
+
+
+@dg.asset_check(asset=order_items.key)
+def lines_sound(shop: ShopDatabase) -> dg.AssetCheckResult:
+    """Every order has a date, every line an order, a product and a quantity; what does not count.
+
+    Scans both tables, so it belongs to the retraining.
+    """
+    from recsys_assets.shop_quality import BROKEN, left_out
+
+    with shop.session() as session:
+        (counts,) = session.read(left_out(session.shop)).to_pylist()
+    broken = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in BROKEN if counts[name]]
+    return dg.AssetCheckResult(
+        passed=not broken,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"these do not count: {', '.join(broken)}" if broken else None,
+        metadata=counts,
     )
 
 

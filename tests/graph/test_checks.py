@@ -31,7 +31,7 @@ def shop(graph: Graph) -> Graph:
     result = graph.run(config={"als_model": {"iterations": 2}})
     assert result.success
     assert failed_checks(result) == {}
-    assert len(result.get_asset_check_evaluations()) == 12
+    assert len(result.get_asset_check_evaluations()) == 13
     return graph
 
 
@@ -243,3 +243,12 @@ def test_users_and_products_without_lists_are_counted(shop: Graph):
     assert result_of(checks.products_covered, shop, config=config).passed
     config = checks.ProductCoverageConfig(min_share=1, min_orders=1000)
     assert result_of(checks.products_covered, shop, config=config).passed
+
+
+def test_lines_that_do_not_count_are_told_and_stop_nothing(shop: Graph):
+    with shop.database() as connection:
+        connection.execute("INSERT INTO order_items VALUES (999, 10, 1), (1, NULL, 1)")
+    result = shop.run()
+    assert result.success
+    told = failed_checks(result)["lines_sound"]
+    assert told == "these do not count: 1 lines of no order, 1 lines without product"

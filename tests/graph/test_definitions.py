@@ -38,6 +38,7 @@ BLOCKING = {
     "bought_together": {"room_in_redis"},
 }
 INFORMING = {
+    "order_items": {"lines_sound"},
     "user_top_buys": {"users_covered", "user_top_buys_readable"},
     "global_top_buys": {"global_top_buys_readable"},
     "bought_together": {"products_covered", "bought_together_readable"},
