@@ -47,7 +47,10 @@ def read_plan(connection: psycopg.Connection, shop: Shop) -> Plan | None:
         sql.SQL("SELECT parameters FROM {} WHERE job_name = %s").format(batch_metadata_table(shop)),
         [USER_TOP_BUYS],
     ).fetchone()
-    return Plan(**row[0]) if row else None
+    try:
+        return Plan(**row[0]) if row else None
+    except TypeError:  # another release's
+        return None
 
 
 def save_plan(

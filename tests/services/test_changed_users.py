@@ -91,6 +91,12 @@ def test_the_plan_is_the_one_saved_last(connection: psycopg.Connection, shop: Sh
     assert read_plan(connection, shop) == complete
     forget_publication(connection, shop)
     assert read_plan(connection, shop) is None
+    save_plan(connection, shop, PLAN, day(1))
+    connection.execute(
+        "UPDATE batch_metadata SET parameters = parameters || '{\"later\": 1}'"
+        " WHERE job_name = 'user_top_buys'"
+    )
+    assert read_plan(connection, shop) is None  # it is another release's
 
 
 # --- Marks
