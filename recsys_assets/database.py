@@ -27,7 +27,11 @@ def connect(url: str, *, statement_timeout_seconds: float = 0, **kwargs: Any) ->
 
     Raises :class:`ShopError` when the server cannot be reached, without the URL's password.
     """
-    options = f"-c timezone=UTC -c statement_timeout={int(statement_timeout_seconds * 1000)}"
+    options = (
+        f"-c timezone=UTC -c statement_timeout={int(statement_timeout_seconds * 1000)}"
+        # The locks of a machine that is gone end with its session, which TCP would keep for hours.
+        " -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+    )
     try:
         return psycopg.connect(
             url, options=options, application_name="recsys_assets", connect_timeout=10, **kwargs

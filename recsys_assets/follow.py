@@ -103,7 +103,7 @@ class _Follower:
         """Bring interactions and lists up to the orders; a materialization of each asset."""
         from recsys_assets.ingest.interactions import refresh_interactions
         from recsys_assets.publish.popularity import publish_popular
-        from recsys_assets.tables import some_users
+        from recsys_assets.tables import has_purchases
 
         started = time.monotonic()
         session = self.session
@@ -116,11 +116,11 @@ class _Follower:
         yield _materialization("user_product_interactions", interactions_metadata(refresh), started)
         if refresh.watermark is None:
             return
-        if not some_users(session.connection, session.shop, most=1):
+        if not has_purchases(session.connection, session.shop):
             statuses = ", ".join(session.shop.purchase_statuses)
             self.context.log.warning(
-                "nothing is published and the last lists stay: no order of a user has a counting"
-                f" status ({statuses}; set RECSYS_PURCHASE_STATUSES)"
+                "nothing is published and the last lists stay: no order has a counting status"
+                f" ({statuses}; set RECSYS_PURCHASE_STATUSES)"
             )
             return
         begun = time.monotonic()

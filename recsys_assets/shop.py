@@ -19,6 +19,7 @@ from recsys_assets.settings import ShopSettings
 
 EVERYTHING = sql.SQL("")
 # An order may be dated a little ahead of the database's clock, not years.
+EARLIEST_DATE = sql.SQL("'0001-01-01'")
 LATEST_DATE = sql.SQL("now() + interval '1 day'")
 
 _INTEGER = re.compile("-?[0-9]{1,19}")
@@ -210,7 +211,7 @@ class Shop:
         """FROM and WHERE of the lines that count, with the aliases ``o`` and ``i``."""
         created_at = sql.Identifier(self.created_at)
         conditions: list[sql.Composable] = [
-            sql.SQL("o.{} > '-infinity'").format(created_at),
+            sql.SQL("o.{} >= {}").format(created_at, EARLIEST_DATE),
             sql.SQL("o.{} <= {}").format(created_at, LATEST_DATE),
             sql.SQL("i.{} IS NOT NULL").format(sql.Identifier(self.item_product_id)),
         ]
@@ -224,7 +225,7 @@ class Shop:
             quantity = sql.Identifier(self.quantity)
             conditions.append(sql.SQL("i.{} > 0").format(quantity))
             if not is_integer(self.quantity_type or ""):  # which PostgreSQL holds to be above all
-                conditions.append(sql.SQL("i.{} <> 'NaN'").format(quantity))
+                conditions.append(sql.SQL("i.{}::text <> 'NaN'").format(quantity))
         return sql.SQL(
             "{orders} o JOIN {items} i ON i.{item_order_id} = o.{order_id} WHERE {conditions}"
         ).format(

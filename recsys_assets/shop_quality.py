@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from recsys_assets.ids import is_integer
-from recsys_assets.shop import LATEST_DATE, Shop, identifier
+from recsys_assets.shop import EARLIEST_DATE, LATEST_DATE, Shop, identifier
 
 NEVER = sql.SQL("false")
 LONG_AGO = sql.SQL("'1990-01-01'")
@@ -33,14 +33,14 @@ def left_out(shop: Shop) -> sql.Composed:
         not_above_zero = sql.SQL("{} <= 0").format(quantity)
         no_quantity = sql.SQL("{} IS NULL").format(quantity)
         if not is_integer(shop.quantity_type or ""):
-            no_quantity = sql.SQL("{0} IS NULL OR {0} = 'NaN'").format(quantity)
+            no_quantity = sql.SQL("{0} IS NULL OR {0}::text = 'NaN'").format(quantity)
     return sql.SQL(
         "SELECT * FROM ("
         " SELECT count(*) AS orders,"
         "  count(*) FILTER (WHERE {user_id} IS NULL) AS orders_of_guests,"
-        "  count(*) FILTER (WHERE {created_at} < {long_ago} AND isfinite({created_at}))"
+        "  count(*) FILTER (WHERE {created_at} < {long_ago} AND {created_at} >= {earliest_date})"
         "   AS orders_before_1990,"
-        "  count(*) FILTER (WHERE {created_at} IS NULL OR {created_at} = '-infinity')"
+        "  count(*) FILTER (WHERE {created_at} IS NULL OR {created_at} < {earliest_date})"
         "   AS orders_without_date,"
         "  count(*) FILTER (WHERE {created_at} > {latest_date}) AS orders_dated_ahead"
         " FROM {orders} o) AS orders, ("
@@ -54,6 +54,7 @@ def left_out(shop: Shop) -> sql.Composed:
         user_id=sql.Identifier("o", shop.user_id),
         created_at=created_at,
         long_ago=LONG_AGO,
+        earliest_date=EARLIEST_DATE,
         latest_date=LATEST_DATE,
         orders=identifier(shop.orders),
         items=identifier(shop.order_items),

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from recsys_assets.shop import Shop
+from recsys_assets.tables import is_publication_due
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,10 @@ class ShopSession:
     overlap: timedelta
     read: "Callable[[sql.Composed], pa.Table]"
 
-    def changes(self) -> tuple[Any, ...] | None:
-        """What is other as soon as an order has changed; see :meth:`Shop.changes`."""
-        return self.connection.execute(self.shop.changes(self.overlap)).fetchone()
+    def changes(self) -> tuple[Any, ...]:
+        """What is other as soon as an order has changed, or there are lists to be published.
+
+        See :meth:`Shop.changes` and :func:`recsys_assets.tables.is_publication_due`.
+        """
+        orders = self.connection.execute(self.shop.changes(self.overlap)).fetchone()
+        return orders, is_publication_due(self.connection, self.shop)

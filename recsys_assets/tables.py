@@ -210,9 +210,31 @@ def mark_users(connection: psycopg.Connection, shop: Shop, users: sql.Composable
         sql.SQL(
             "INSERT INTO {} (user_id, change)"
             " SELECT user_id, pg_current_xact_id()::text::bigint FROM ({}) AS users"
+            " ORDER BY user_id"
             " ON CONFLICT (user_id) DO UPDATE SET change = excluded.change"
         ).format(changed_users_table(shop), users)
     )
+
+
+def has_purchases(connection: psycopg.Connection, shop: Shop) -> bool:
+    """Whether any purchase counts, a guest's or a user's; our tables must be there."""
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(popularity_table(shop))
+    ).fetchone()
+    return row == (True,)
+
+
+def is_publication_due(connection: psycopg.Connection, shop: Shop) -> bool:
+    """Whether users are marked, or all lists have to be made anew; before there are tables: no."""
+    if not tables_exist(connection, shop):
+        return False
+    row = connection.execute(
+        sql.SQL(
+            "SELECT EXISTS (SELECT FROM {}) OR NOT EXISTS (SELECT FROM {} WHERE job_name = %s)"
+        ).format(changed_users_table(shop), batch_metadata_table(shop)),
+        [USER_TOP_BUYS],
+    ).fetchone()
+    return row == (True,)
 
 
 def count_marked_users(connection: psycopg.Connection, shop: Shop) -> int:

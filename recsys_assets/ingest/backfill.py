@@ -23,6 +23,7 @@ from recsys_assets.ingest.watermark import (
     State,
     database_now,
     lock_state,
+    require_signature,
     save_state,
 )
 from recsys_assets.shop import Shop, identifier
@@ -58,20 +59,21 @@ def run_backfill(
     connection: psycopg.Connection,
     shop: Shop,
     half_life: timedelta,
+    signature: dict[str, Any],
     chunk_orders: int = CHUNK_ORDERS,
 ) -> Iterator[tuple[Backfill, Difference]]:
     """Work off the backfill that is under way, a chunk of about ``chunk_orders`` at a time.
 
     Yields how far it has got after each, and what the chunk changed. Ends when the backfill is
-    finished, by us or by another.
+    finished, by us or by another. Raises ShopError when another process has begun one by other
+    settings.
     """
     while True:
         with connection.transaction():
             state = lock_state(connection, shop)
+            require_signature(state, signature)
             if state.backfill is None:
                 return
-            # Joins and sorts of a whole chunk; the default 4 MB would spill them many times over.
-            connection.execute("SET LOCAL work_mem = '256MB'")
             if state.backfill.stage == "popularity":
                 _finish(connection, shop, state, half_life)
                 return

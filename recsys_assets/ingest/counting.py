@@ -56,6 +56,9 @@ class Difference:
         )
 
 
+# Joins and sorts of many orders, which the default 4 MB would spill many times over.
+ROOM_TO_SORT = "SET LOCAL work_mem = '256MB'"
+
 _COUNTED_BEFORE = sql.SQL("""
 CREATE TEMPORARY TABLE counted_before ON COMMIT DROP AS
 SELECT order_id, user_id, purchased_at, product_ids FROM {counted_orders} WHERE {scope}
@@ -106,8 +109,9 @@ FROM (
     SELECT user_id, product_id, purchased_at, purchases,
            max(purchased_at) OVER (PARTITION BY user_id, product_id) AS newest
     FROM pg_temp.changes
-    WHERE user_id IS NOT NULL
-      AND (user_id, product_id) NOT IN (SELECT user_id, product_id FROM losing_pairs)
+    WHERE user_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM losing_pairs AS losing
+        WHERE losing.user_id = changes.user_id AND losing.product_id = changes.product_id)
 ) AS added
 GROUP BY user_id, product_id, newest
 ORDER BY user_id, product_id
@@ -172,6 +176,7 @@ def count_orders(
     Popularity is kept as of ``as_of``. To be called in a transaction that holds the watermark. The
     purchases that are new or gone are then in the temporary table ``changes``.
     """
+    connection.execute(ROOM_TO_SORT)
     difference = _compare(connection, shop, scope)
     if not _create(connection, "changes", _CHANGES):
         _update_counted_orders(connection, shop)
@@ -198,6 +203,7 @@ def recount_orders(
     For rebuilds: popularity and the marks of users are left to the caller. ``users`` is false for
     guests, who have no interactions.
     """
+    connection.execute(ROOM_TO_SORT)
     difference = _compare(connection, shop, scope)
     _update_counted_orders(connection, shop)
     if not users:

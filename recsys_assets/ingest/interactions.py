@@ -26,6 +26,7 @@ from recsys_assets.ingest.counting import Difference, Scope, count_orders
 from recsys_assets.ingest.watermark import (
     database_now,
     lock_state,
+    require_signature,
     save_state,
     signature_of,
 )
@@ -122,7 +123,9 @@ def refresh_interactions(
     total, orders = Difference(), 0
     if under_way:
         log("recomputing every user")
-        for backfill, difference in run_backfill(connection, shop, half_life, chunk_orders):
+        for backfill, difference in run_backfill(
+            connection, shop, half_life, signature, chunk_orders
+        ):
             total, orders = total + difference, backfill.orders
             progress(backfill.done, backfill.orders)
     with connection.transaction():
@@ -159,6 +162,7 @@ def refresh_changed(
     """
     started = time.monotonic()
     state = lock_state(connection, shop)
+    require_signature(state, signature_of(shop, half_life))
     since = state.watermark - overlap if state.watermark else None
     if state.backfill:
         log("a backfill is under way; whoever does it goes on from there")

@@ -68,6 +68,16 @@ def lock_state(connection: psycopg.Connection, shop: Shop) -> State:
     return State(watermark, parameters.get("signature"), _from_json(backfill) if backfill else None)
 
 
+def require_signature(state: State, signature: dict[str, Any]) -> None:
+    """Raise ShopError when the interactions depend on other settings than ours."""
+    if state.signature != signature:
+        raise ShopError(
+            "another process has begun to compute the interactions by other settings (half-life,"
+            f" statuses or columns): by {state.signature}, here {signature}. Give all processes the"
+            " same RECSYS_* settings and restart those that run."
+        )
+
+
 def save_state(connection: psycopg.Connection, shop: Shop, state: State) -> None:
     """Replace the row that :func:`lock_state` holds."""
     parameters: dict[str, Any] = {"signature": state.signature}

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +67,22 @@ def save_plan(
     )
 
 
+def complete_plan(
+    connection: psycopg.Connection, shop: Shop, plan: Plan, orders_through: datetime | None
+) -> None:
+    """Note that every user has a list of the plan, unless it was forgotten in the meantime."""
+    incomplete, complete = (
+        json.dumps(asdict(replace(plan, complete=done))) for done in (False, True)
+    )
+    connection.execute(
+        sql.SQL(
+            "UPDATE {} SET parameters = %s, last_processed_at = %s"
+            " WHERE job_name = %s AND parameters = %s::jsonb"
+        ).format(batch_metadata_table(shop)),
+        [complete, orders_through, USER_TOP_BUYS, incomplete],
+    )
+
+
 def marked_users(
     connection: psycopg.Connection,
     shop: Shop,
@@ -92,10 +108,11 @@ def take_marks(connection: psycopg.Connection, shop: Shop, marks: list[Mark]) ->
     """Take these marks away; one that was set anew in the meantime stays."""
     connection.execute(
         sql.SQL(
-            "DELETE FROM {} AS marks"
-            " USING unnest(%s::text[], %s::bigint[]) AS done(user_id, change)"
-            " WHERE marks.user_id = done.user_id::{} AND marks.change = done.change"
-        ).format(changed_users_table(shop), sql.SQL(shop.user_id_type)),
+            "DELETE FROM {marks} WHERE user_id IN (SELECT marks.user_id FROM {marks} AS marks"
+            " JOIN unnest(%s::text[], %s::bigint[]) AS done(user_id, change)"
+            " ON marks.user_id = done.user_id::{id_type} AND marks.change = done.change"
+            " ORDER BY marks.user_id FOR UPDATE OF marks)"
+        ).format(marks=changed_users_table(shop), id_type=sql.SQL(shop.user_id_type)),
         [[str(user_id) for user_id, _ in marks], [change for _, change in marks]],
     )
 

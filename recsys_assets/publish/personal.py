@@ -24,6 +24,7 @@ from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_ar
 from recsys_assets.publish.changed_users import (
     Mark,
     Plan,
+    complete_plan,
     give_way,
     is_under_way,
     marked_users,
@@ -32,7 +33,7 @@ from recsys_assets.publish.changed_users import (
     save_plan,
     take_marks,
 )
-from recsys_assets.publish.redis_client import Client
+from recsys_assets.publish.redis_client import Client, told
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_room import Room, room_for
 from recsys_assets.publish.redis_writer import (
@@ -170,8 +171,9 @@ def publish_users(
         with suppress(ArtifactError):
             if published := publish_changed(session, client, recipes.of):
                 return published
-    current = recipes.of_current_model(length=length, own_weight=own_weight)
-    return publish_everybody(session, client, current, progress=progress)
+    with publishing(session.connection, session.shop, EVERYBODY):
+        current = recipes.of_current_model(length=length, own_weight=own_weight)
+        return publish_everybody(session, client, current, progress=progress)
 
 
 def publish_changed(
@@ -182,32 +184,45 @@ def publish_changed(
     None when there has to be one of all users first. ``recipe`` gives what lists of a plan are made
     with. At the end the record of the publication knows the orders up to the watermark.
     """
+    written = removed = 0
+    while True:
+        with publishing(session.connection, session.shop, FAMILY):
+            turn = _publish_marked(session, client, recipe)
+        if turn is None:
+            return None
+        published, last = turn
+        written, removed = written + published.written, removed + published.removed
+        if last:
+            return replace(published, written=written, removed=removed)
+        give_way()
+
+
+def _publish_marked(
+    session: ShopSession, client: Client, recipe: Callable[[Plan], Recipe]
+) -> tuple[PublishedUsers, bool] | None:
+    """A turn of :func:`publish_changed`, and whether it was the last, for the marks there were."""
     connection, shop = session.connection, session.shop
     plan = read_plan(connection, shop)
-    record = read_publication(client, FAMILY)
+    with told("does not tell what is published"):
+        record = read_publication(client, FAMILY)
     if plan is None or record is None:
         return None
     if not plan.complete and not is_under_way(connection, shop, EVERYBODY):
         return None  # it was broken off
-    current = recipe(plan)
-    written = removed = 0
-    while True:
-        with publishing(connection, shop, FAMILY):
-            through, marks = marked_users(connection, shop, most=CHUNK_USERS)
-            last = len(marks) < CHUNK_USERS
-            edition = Edition(plan.model_version, datetime.now(UTC), through)
-            items, gone = _lists_of_marked(session, current, edition, marks)
-            # The model that all lists are of, which is another while all are being published anew.
-            recorded = replace(
-                edition,
-                model_version=record.model_version,
-                orders_through=through if last else record.orders_through,
-            )
-            published = publish_some(client, FAMILY, recorded, items, gone)
-            take_marks(connection, shop, marks)
-        written, removed = written + published.keys, removed + published.removed
-        if last:
-            return PublishedUsers(written, removed, plan.model_version, through)
+    required_watermark(connection, shop)
+    through, marks = marked_users(connection, shop, most=CHUNK_USERS)
+    last = len(marks) < CHUNK_USERS
+    edition = Edition(plan.model_version, datetime.now(UTC), through)
+    items, gone = _lists_of_marked(session, recipe(plan), edition, marks)
+    # The model that all lists are of, which is another while all are being published anew.
+    recorded = replace(
+        edition,
+        model_version=record.model_version,
+        orders_through=through if last else record.orders_through,
+    )
+    published = publish_some(client, FAMILY, recorded, items, gone)
+    take_marks(connection, shop, marks)
+    return PublishedUsers(published.keys, published.removed, plan.model_version, through), last
 
 
 def publish_everybody(
@@ -227,10 +242,12 @@ def publish_everybody(
         through = required_watermark(connection, shop)
         edition = Edition(recipe.plan.model_version, datetime.now(UTC), through)
         room = _require_room(session, client, recipe, edition)
-        save_plan(connection, shop, replace(recipe.plan, complete=False), through)
+        with publishing(connection, shop, FAMILY):
+            save_plan(connection, shop, replace(recipe.plan, complete=False), through)
         written = 0
         for chunk in _chunks_of_users(session, chunk_interactions):
             with publishing(connection, shop, FAMILY):
+                required_watermark(connection, shop)  # no rebuild has begun
                 _, marks = marked_users(connection, shop, whose=chunk)
                 weights = _weights(session, recipe, sql.SQL("WHERE {}").format(chunk))
                 _, items = lists_of(weights, recipe, edition)
@@ -239,16 +256,22 @@ def publish_everybody(
                     progress(written)
                 take_marks(connection, shop, marks)
             give_way()
-        with publishing(connection, shop, FAMILY):
-            # Who has come in behind us has a list before the others' are removed.
-            latest, marks = marked_users(connection, shop)
-            items, _ = _lists_of_marked(session, recipe, edition, marks)
-            written += write(client, FAMILY, items)
-            ids = _all_users(session)
-            keys = sum(map(is_id, ids.tolist()))
-            finished = finish(client, FAMILY, replace(edition, orders_through=latest), ids, keys)
-            take_marks(connection, shop, marks)
-            save_plan(connection, shop, replace(recipe.plan, complete=True), latest)
+        # Who has come in behind us has a list before the others' are removed.
+        last = False
+        while not last:
+            with publishing(connection, shop, FAMILY):
+                required_watermark(connection, shop)
+                latest, marks = marked_users(connection, shop, most=CHUNK_USERS)
+                last = len(marks) < CHUNK_USERS
+                items, _ = _lists_of_marked(session, recipe, edition, marks)
+                written += write(client, FAMILY, items)
+                if last:
+                    ids = _all_users(session)
+                    keys = sum(map(is_id, ids.tolist()))
+                    known = replace(edition, orders_through=latest)
+                    finished = finish(client, FAMILY, known, ids, keys)
+                    complete_plan(connection, shop, recipe.plan, latest)
+                take_marks(connection, shop, marks)
     version = recipe.plan.model_version
     left_out = len(ids) - keys
     return PublishedUsers(written, finished.removed, version, latest, left_out, room)
@@ -311,8 +334,10 @@ def _require_room(session: ShopSession, client: Client, recipe: Recipe, edition:
     """The room for the lists of all users; :class:`NoRoomError` when Redis has not so much."""
     _, users = tables.count_interactions(session.connection, session.shop)
     whose = sql.SQL(
-        "WHERE user_id IN (SELECT DISTINCT user_id FROM {} ORDER BY 1 LIMIT {})"
-    ).format(tables.interactions_table(session.shop), sql.Literal(_SAMPLE_USERS))
+        "WHERE user_id IN (SELECT user_id FROM ("
+        " SELECT user_id, row_number() OVER (ORDER BY user_id) AS number"
+        " FROM (SELECT DISTINCT user_id FROM {}) AS users) AS numbered WHERE number % {} = 0)"
+    ).format(tables.interactions_table(session.shop), sql.Literal(max(1, users // _SAMPLE_USERS)))
     _, items = lists_of(_weights(session, recipe, whose), recipe, edition)
     room = room_for(client, FAMILY, list(items), users, recipe.plan.length)
     if not room.fits:
