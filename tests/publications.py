@@ -54,11 +54,15 @@ class Publishing:
     client: Client
     folder: Path
 
-    def refresh(self) -> Refresh:
+    def refresh(self, *, rebuild: bool = False) -> Refresh:
         """Bring the interactions up to the orders, and mark the users concerned."""
         session = self.session
         return refresh_interactions(
-            session.connection, session.shop, half_life=session.half_life, overlap=session.overlap
+            session.connection,
+            session.shop,
+            half_life=session.half_life,
+            overlap=session.overlap,
+            rebuild=rebuild,
         )
 
     def train(self, *, keep: int = 3, **parameters: Any) -> str:

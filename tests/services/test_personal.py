@@ -16,6 +16,8 @@ import pytest
 
 from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import Plan, read_plan
+from recsys_assets.publish.changed_users import publishing as a_turn_of
+from recsys_assets.publish.personal import FAMILY
 from tests.publications import LENGTH, Publishing, publishing
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
@@ -292,6 +294,49 @@ def test_two_who_publish_at_once(
     products = shop.products()
     shop.everybody()
     assert shop.products() == products
+
+
+def test_who_waits_for_a_publication_of_all_goes_on_with_its_model(
+    shop: Publishing, come: Callable[..., None], database_url: str, redis_url: str
+) -> None:
+    shop.everybody()
+    second = shop.train(seed=8)
+    come(order(10))
+    shop.refresh()
+    tried = threading.Event()
+
+    def publish_changed() -> None:
+        with publishing(database_url, redis_url, shop.folder) as other:
+            tried.set()
+            other.changed()
+
+    connection, tables_of = shop.session.connection, shop.session.shop
+    with a_turn_of(connection, tables_of, FAMILY):
+        waiting = threading.Thread(target=publish_changed)
+        waiting.start()
+        tried.wait(30)
+        shop.everybody()
+    waiting.join()
+    assert shop.record is not None
+    assert shop.record.model_version == second
+    assert {top_buys.model_version for top_buys in shop.lists().values()} == {second}
+
+
+def test_all_lists_are_made_again_after_a_rebuild_in_the_middle(
+    shop: Publishing, database_url: str, redis_url: str
+) -> None:
+    rebuilt: list[bool] = []
+
+    def rebuild(_: int) -> None:
+        if not rebuilt:
+            with publishing(database_url, redis_url, shop.folder) as other:
+                rebuilt.append(other.refresh(rebuild=True).rebuilt)
+
+    shop.everybody(progress=rebuild)
+    assert rebuilt == [True]
+    assert shop.changed() is None
+    shop.users(only_changed=True)
+    assert shop.changed() is not None
 
 
 # --- The model, length and weight
