@@ -103,6 +103,14 @@ def test_a_launched_run_fails_with_its_process(instance: dg.DagsterInstance, tmp
     assert health(instance, run).status is WorkerStatus.FAILED
 
 
+def test_of_a_run_of_another_machine_that_is_silent_nothing_is_known(instance: dg.DagsterInstance):
+    server = {GRPC_INFO_TAG: json.dumps({"host": "elsewhere.invalid", "port": 4000})}
+    run = instance.create_run_for_job(_any_job, tags=server, status=dg.DagsterRunStatus.STARTED)
+    with living() as pid:
+        instance.report_engine_event("Started", run, EngineEventData.in_process(pid))
+    assert health(instance, run).status is WorkerStatus.RUNNING
+
+
 def test_the_command_line_tags_its_runs(instance: dg.DagsterInstance):
     definitions = dg.Definitions([_asset])
     run_id = materialize(definitions, instance, Console(quiet=True), assets=["_asset"]).run_id
