@@ -17,7 +17,7 @@ from tests.commands import Started, eventually
 from tests.faults.system import FULL, Run, System, kill
 from tests.faults.truth import everything_is_published, nothing_is_torn
 
-KILLS = 36 if FULL else 2
+KILLS = 48 if FULL else 2
 KILLS_FOLLOWING = 18 if FULL else 1
 KILLS_IN_A_ROW = 6 if FULL else 2
 SECONDS_FOLLOWING = 5.0
