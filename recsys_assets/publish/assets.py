@@ -198,7 +198,6 @@ def bought_together(
     from recsys_assets.learn.artifacts import from_arrays
     from recsys_assets.learn.rules import BasketRules, top_consequents
     from recsys_assets.publish.bought_together import pairing_lists
-    from recsys_assets.publish.redis_reader import read_bought_together
     from recsys_assets.publish.redis_room import room_for
     from recsys_assets.publish.redis_writer import Edition, publish
 
@@ -210,7 +209,8 @@ def bought_together(
     edition = Edition(header.version, datetime.now(UTC), header.orders_through)
     progress = Progress(context.log.info, "products published", len(listed))
     with redis.client() as client:
-        sample = list(islice(pairing_lists(rules, top), SAMPLE))
+        spread = max(1, len(listed) // SAMPLE)
+        sample = list(islice(pairing_lists(rules, top), None, None, spread))
         room = room_for(client, Family.BOUGHT_TOGETHER, sample, len(listed), config.length)
         if not room.fits:
             yield _room(ROOM_FOR_PRODUCTS, room)
@@ -224,12 +224,7 @@ def bought_together(
             progress,
         )
         best = listed[np.argsort(-rules.product_orders[listed], kind="stable")[:3]]
-        examples = {
-            str(product_id): [p.product_id for p in read_bought_together(client, product_id)]
-            for product_id in rules.product_ids[best].tolist()
-        }
-    names = shop.product_names(list(examples))
-    examples = {f"with {names.get(product, product)}": lists for product, lists in examples.items()}
+        examples = _bought_with(shop, client, rules.product_ids[best].tolist())
     yield dg.MaterializeResult(
         metadata={
             "products": published.keys,
@@ -275,6 +270,21 @@ def _most_popular(shop: ShopDatabase, popularity: "pa.Table", most: int = 10) ->
             for row in best
         ]
     )
+
+
+def _bought_with(
+    shop: ShopDatabase, client: "Client", product_ids: list[Id]
+) -> dict[str, list[Id]]:
+    """The published lists of a few products, by a title with the product's name."""
+    from recsys_assets.publish.redis_reader import read_bought_together
+
+    names = shop.product_names(product_ids)
+    return {
+        f"with {names.get(str(product_id), product_id)}": [
+            pairing.product_id for pairing in read_bought_together(client, product_id)
+        ]
+        for product_id in product_ids
+    }
 
 
 def _top_buys_of(client: "Client", user_ids: list[Id]) -> dict[str, list[Id]]:
