@@ -67,6 +67,7 @@ _TABLES = {
         "interaction_score double precision NOT NULL"
         " CHECK (interaction_score > 0 AND interaction_score <= purchase_count * (1 + 1e-9))",
         "purchase_count integer NOT NULL",
+        "first_purchased_at timestamptz NOT NULL",
         "last_updated_at timestamptz NOT NULL",
         "PRIMARY KEY (user_id, product_id)",
     ),
@@ -91,8 +92,15 @@ _FILLFACTORS = {INTERACTIONS: 80, POPULARITY: 50}
 
 
 def tables_exist(connection: psycopg.Connection, shop: Shop) -> bool:
-    """Whether all of our tables are there."""
-    return all(columns_of(connection, f"{shop.schema}.{table}") for table in _TABLES)
+    """Whether all of our tables are there, and as this release has them."""
+    return all(
+        columns_of(connection, f"{shop.schema}.{table}") for table in _TABLES
+    ) and not _is_outdated(connection, shop)
+
+
+def _is_outdated(connection: psycopg.Connection, shop: Shop) -> bool:
+    columns = columns_of(connection, f"{shop.schema}.{INTERACTIONS}")
+    return bool(columns) and "first_purchased_at" not in columns
 
 
 def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
@@ -130,6 +138,9 @@ def _create_missing(connection: psycopg.Connection, shop: Shop) -> None:
         "user_id": sql.SQL(shop.user_id_type),
         "product_id": sql.SQL(shop.product_id_type),
     }
+    if _is_outdated(connection, shop):  # the next refresh computes them anew
+        connection.execute(sql.SQL("DROP TABLE {}").format(interactions_table(shop)))
+        forget_orders(connection, shop)
     for table, columns in _TABLES.items():
         if columns_of(connection, f"{shop.schema}.{table}"):
             continue

@@ -51,8 +51,8 @@ def refresh(
 def interactions(connection: psycopg.Connection) -> Rows:
     """All interactions."""
     rows = connection.execute(
-        "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
-        " FROM user_product_interactions"
+        "SELECT user_id, product_id, interaction_score, purchase_count, first_purchased_at,"
+        " last_updated_at FROM user_product_interactions"
     ).fetchall()
     return {(user, product): tuple(values) for user, product, *values in rows}
 
@@ -76,6 +76,7 @@ def by_hand(orders: Mapping[Any, Order], half_life: timedelta = HALF_LIFE) -> Ro
         pair: (
             pytest.approx(sum(0.5 ** ((max(times) - time) / half_life) for time in times)),
             len(times),
+            min(times),
             max(times),
         )
         for pair, times in bought.items()

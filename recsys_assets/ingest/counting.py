@@ -102,9 +102,9 @@ WHERE purchases < 0 AND user_id IS NOT NULL
 """)
 # All terms are positive: what the sum loses to rounding is as little as when it is done at once.
 _ADD = sql.SQL("""
-INSERT INTO {interactions} AS old
-    (user_id, product_id, interaction_score, purchase_count, last_updated_at)
-SELECT user_id, product_id, sum(purchases * {weight}), sum(purchases), newest
+INSERT INTO {interactions} AS old (user_id, product_id, interaction_score, purchase_count,
+                                 first_purchased_at, last_updated_at)
+SELECT user_id, product_id, sum(purchases * {weight}), sum(purchases), min(purchased_at), newest
 FROM (
     SELECT user_id, product_id, purchased_at, purchases,
            max(purchased_at) OVER (PARTITION BY user_id, product_id) AS newest
@@ -119,6 +119,7 @@ ON CONFLICT (user_id, product_id) DO UPDATE SET
     interaction_score = old.interaction_score * {old_weight}
                       + excluded.interaction_score * {new_weight},
     purchase_count = old.purchase_count + excluded.purchase_count,
+    first_purchased_at = least(old.first_purchased_at, excluded.first_purchased_at),
     last_updated_at = greatest(old.last_updated_at, excluded.last_updated_at)
 """)
 # Left to itself, the planner searches every array for every pair.
@@ -133,8 +134,8 @@ WHERE (user_id, product_id) IN (SELECT user_id, product_id FROM losing_pairs)
 """)
 _FRESH = sql.SQL("""
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
-SELECT user_id, product_id, newest AS last_updated_at, count(*)::integer AS purchase_count,
-       sum({decay}) AS interaction_score
+SELECT user_id, product_id, sum({decay}) AS interaction_score, count(*)::integer AS purchase_count,
+       min(purchased_at) AS first_purchased_at, newest AS last_updated_at
 FROM (
     SELECT user_id, product_id, purchased_at,
            max(purchased_at) OVER (PARTITION BY user_id, product_id) AS newest
@@ -149,15 +150,18 @@ WHERE gone.user_id = old.user_id AND gone.product_id = old.product_id
 """)
 # The order in which PostgreSQL adds up is its own, so equal sums may differ in their last bits.
 _WRITE = sql.SQL("""
-INSERT INTO {interactions} AS old
-    (user_id, product_id, interaction_score, purchase_count, last_updated_at)
-SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at FROM fresh
+INSERT INTO {interactions} AS old (user_id, product_id, interaction_score, purchase_count,
+                                 first_purchased_at, last_updated_at)
+SELECT user_id, product_id, interaction_score, purchase_count, first_purchased_at, last_updated_at
+FROM fresh
 ORDER BY user_id, product_id
 ON CONFLICT (user_id, product_id) DO UPDATE SET
     interaction_score = excluded.interaction_score,
     purchase_count = excluded.purchase_count,
+    first_purchased_at = excluded.first_purchased_at,
     last_updated_at = excluded.last_updated_at
 WHERE excluded.purchase_count <> old.purchase_count
+   OR excluded.first_purchased_at <> old.first_purchased_at
    OR excluded.last_updated_at <> old.last_updated_at
    OR abs(excluded.interaction_score - old.interaction_score) > 1e-12 * excluded.interaction_score
 """)

@@ -5,7 +5,7 @@ One row per (user, product) that has a counting purchase:
 - ``interaction_score``: the time-decayed number of purchases as of ``last_updated_at``,
   ``sum of 0.5 ** ((last_updated_at - purchased_at) / half_life)``, between 1 and the count;
 - ``purchase_count``: orders of this user with this product;
-- ``last_updated_at``: the time of the newest of them.
+- ``first_purchased_at``, ``last_updated_at``: the times of the oldest and the newest of them.
 
 A row is a function of the user's current orders alone - no clock, no earlier row - so that a
 refresh can be repeated, overlapped or interrupted without changing what it arrives at, and old rows

@@ -92,7 +92,7 @@ def everything(connection: psycopg.Connection, schema: str = "public") -> list[s
             (
                 "user_product_interactions",
                 "user_id, product_id, round(interaction_score::numeric, 9), purchase_count,"
-                " last_updated_at",
+                " first_purchased_at, last_updated_at",
             ),
             ("counted_orders", "order_id, user_id, purchased_at, product_ids::text"),
             ("product_popularity", "product_id, purchase_count, round(weight::numeric, 9)"),
@@ -124,9 +124,9 @@ def test_what_the_scores_depend_on_triggers_a_rebuild(
     result = refresh(connection, **change)
     assert (result.rebuilt, result.rows_written) == (True, 1)
     if "half_life" in change:
-        assert interactions(connection)[1, 5] == (1.25, 2, day(11))
+        assert interactions(connection)[1, 5] == (1.25, 2, day(1), day(11))
     else:
-        assert interactions(connection)[2, 5] == (1, 1, day(1))
+        assert interactions(connection)[2, 5] == (1, 1, day(1), day(1))
     assert not refresh(connection, **change).rebuilt
     assert refresh(connection).rebuilt  # back again
 

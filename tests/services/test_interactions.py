@@ -123,7 +123,7 @@ def test_only_users_with_changed_orders_are_recomputed(connection: psycopg.Conne
     result = refresh(connection)
     assert (result.changed_orders, result.users_recomputed, result.rows_written) == (3, 1, 1)
     assert (result.watermark_before, result.watermark) == (day(2), day(12))
-    assert interactions(connection)[1, 5] == (1.5, 2, day(11))
+    assert interactions(connection)[1, 5] == (1.5, 2, day(1), day(11))
     assert row_versions(connection)[1] == untouched
 
 
@@ -196,7 +196,7 @@ def test_an_order_by_a_clock_that_is_ahead_counts_at_once(connection: psycopg.Co
         result = refresh(connection)
         assert (result.watermark, result.rows_written) == (day(1), rows_written)
         assert (result.orders_in_future, result.orders_dated_ahead) == (1, 0)
-    assert interactions(connection)[1, 6] == (1, 1, soon)
+    assert interactions(connection)[1, 6] == (1, 1, soon, soon)
 
 
 def test_a_shop_of_the_future_alone(connection: psycopg.Connection) -> None:
@@ -260,7 +260,7 @@ def test_shops_of_other_columns_and_types(
     assert (result.rebuilt, result.watermark) == (False, day(12))
     expected: Rows = {pair(1, 5): (1, 1, day(1)), pair(2, 5): (1, 1, day(12))}
     if "status" in without:
-        expected[pair(1, 5)] = (1.5, 2, day(11))
+        expected[pair(1, 5)] = (1.5, 2, day(1), day(11))
     if "quantity" in without:
         expected[pair(1, 6)] = (1, 1, day(1))
     assert interactions(connection) == expected

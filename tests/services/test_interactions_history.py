@@ -46,8 +46,8 @@ HISTORIES, STEPS = (80, 50) if FULL else (20, 25)
 HALF_LIFE = timedelta(days=90)
 CHUNK_ORDERS = 4
 
-Row = tuple[float, int, datetime]
-"""Decayed purchases, their number and the time as of which they are."""
+Row = tuple[float, int, datetime, datetime]
+"""Decayed purchases, their number, the first of them, and the time as of which they are."""
 Rows = dict[tuple[Any, ...], Row]
 """By user and product, or by product."""
 
@@ -70,7 +70,7 @@ WITH counted AS (
     SELECT *, max(purchased_at) OVER (PARTITION BY {key}) AS newest FROM counted WHERE {whose}
 )
 SELECT {key}, sum(power(0.5::float8, extract(epoch FROM newest - purchased_at) / {half_life})),
-       count(*)::integer, newest
+       count(*)::integer, min(purchased_at), newest
 FROM dated GROUP BY {key}, newest
 """
 
@@ -92,8 +92,8 @@ def interactions(connection: psycopg.Connection, schema: str = "public") -> Rows
     return _rows(
         connection,
         sql.SQL(
-            "SELECT user_id, product_id, interaction_score, purchase_count, last_updated_at"
-            " FROM {}.user_product_interactions"
+            "SELECT user_id, product_id, interaction_score, purchase_count, first_purchased_at,"
+            " last_updated_at FROM {}.user_product_interactions"
         ).format(sql.Identifier(schema)),
     )
 
@@ -102,15 +102,16 @@ def popularity(connection: psycopg.Connection, schema: str = "public") -> Rows:
     return _rows(
         connection,
         sql.SQL(
-            "SELECT product_id, weight, purchase_count, last_updated_at FROM {}.product_popularity"
+            "SELECT product_id, weight, purchase_count, NULL, last_updated_at"
+            " FROM {}.product_popularity"
         ).format(sql.Identifier(schema)),
     )
 
 
 def _rows(connection: psycopg.Connection, query: sql.Composable) -> Rows:
     return {
-        tuple(key): (weight, number, as_of)
-        for *key, weight, number, as_of in connection.execute(query).fetchall()
+        tuple(key): (weight, number, first, as_of)
+        for *key, weight, number, first, as_of in connection.execute(query).fetchall()
     }
 
 
@@ -121,7 +122,7 @@ def same_interaction(one: Row, other: Row) -> bool:
 
 def same_popularity(one: Row, other: Row) -> bool:
     """Whether two rows are equal at one date, but for the rounding of their weights."""
-    there = other[0] * 0.5 ** ((one[2] - other[2]) / HALF_LIFE)
+    there = other[0] * 0.5 ** ((one[3] - other[3]) / HALF_LIFE)
     return one[1] == other[1] and math.isclose(one[0], there, rel_tol=1e-9)
 
 

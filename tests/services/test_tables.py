@@ -73,6 +73,7 @@ def test_the_tables_have_the_shops_ids(
         "product_id": id_type,
         "interaction_score": "double precision",
         "purchase_count": "integer",
+        "first_purchased_at": "timestamp with time zone",
         "last_updated_at": "timestamp with time zone",
     }
     assert columns_of(connection, f"{schema}.counted_orders") == {
@@ -266,6 +267,23 @@ def test_the_table_itself_refuses_scores_that_cannot_be(connection: psycopg.Conn
     for score, purchases in [("0", 1), ("-1", 1), ("2.5", 2), ("'NaN'", 3)]:
         with pytest.raises(psycopg.errors.CheckViolation):
             connection.execute(
-                f"INSERT INTO user_product_interactions VALUES (1, 2, {score}, {purchases}, now())"
+                f"INSERT INTO user_product_interactions VALUES (1, 2, {score}, {purchases},"
+                " now(), now())"
             )
         connection.rollback()
+
+
+def test_interactions_of_an_earlier_release_are_computed_anew(
+    connection: psycopg.Connection,
+) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1)), Order(2, 1, [5], day(3))])
+    shop = inspect(connection)
+    refresh(connection, shop)
+    connection.execute("ALTER TABLE user_product_interactions DROP COLUMN first_purchased_at")
+    connection.commit()
+    refresh(connection, shop)
+    rows = connection.execute(
+        "SELECT user_id, product_id, first_purchased_at, last_updated_at"
+        " FROM user_product_interactions"
+    ).fetchall()
+    assert rows == [(1, 5, day(1), day(3))]
