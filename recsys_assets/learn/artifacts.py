@@ -2,7 +2,8 @@
 
 An artifact is a header and named arrays. ``<name>-<version>.pkl`` are the kept versions;
 ``<name>.pkl`` beside them is the current one, which is the newest until an earlier one is made
-current again. Both names are hard links to one file, where the file system has them.
+current again. Both names are hard links to one file, where the file system has them. A new one is
+``<name>-candidate.pkl`` first: nobody uses it before its backtest has accepted it.
 Reading one never runs code: only numpy arrays and plain Python values are let through. A file ends
 with the SHA-256 of what is before it, so that one whose bytes have changed is not used.
 """
@@ -13,8 +14,8 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import partial
@@ -65,6 +66,11 @@ def version_path(folder: Path, name: str, version: str) -> Path:
     return folder / f"{name}-{version}.pkl"
 
 
+def candidate_path(folder: Path, name: str) -> Path:
+    """Where the artifact is that was made last, until it is accepted; a refused one stays."""
+    return folder / f"{name}-candidate.pkl"
+
+
 def versions(folder: Path, name: str) -> list[str]:
     """The kept versions of an artifact, newest first."""
     pattern = re.compile(re.escape(name) + r"-(\d{8}T\d{6}\.\d{6}Z)\.pkl")
@@ -87,31 +93,67 @@ def current_version(folder: Path, name: str) -> str | None:
     return None
 
 
+def save_candidate(folder: Path, header: Header, arrays: Arrays) -> Path:
+    """Write a candidate in place of the one before, if there was one; atomic.
+
+    Raises :class:`ArtifactError` when the disk is full or the folder may not be written to.
+    """
+    path = candidate_path(folder, header.name)
+    with _writing(folder, header):
+        _write(path, header, arrays)
+    return path
+
+
+def load_candidate(folder: Path, name: str) -> tuple[Header, dict[str, NDArray[Any]]] | None:
+    """The candidate that was not accepted yet; None when there is none.
+
+    Raises :class:`ArtifactError` when it is damaged.
+    """
+    path = candidate_path(folder, name)
+    if not path.exists():
+        return None
+    header, arrays = _load(path, name)
+    # Who was killed right after a candidate was accepted has left its file.
+    return None if header.version in versions(folder, name) else (header, arrays)
+
+
 def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) -> Path:
-    """Write a new version, make it the current one, and keep ``keep`` versions.
+    """Write a version, make it the current one, keep ``keep`` versions; its candidate is removed.
 
     Kept are this one, the one that was current before it, and the newest of the others: after a
-    rollback, that earlier version is the last one known to be good.
+    rollback, that earlier version is the last one known to be good. A version of this name that is
+    there is replaced.
 
     A reader sees the version before or this one, never a part: temporary file, fsync, rename.
     Raises :class:`ArtifactError` when the disk is full or the folder may not be written to; the
     version before is then still the current one.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder, header.name, older_than=header.created_at - LEFTOVER)
+    with _writing(folder, header):
         before = current_version(folder, header.name)
         _write(version_path(folder, header.name, header.version), header, arrays)
         make_current(folder, header.name, header.version)
         kept = [header.version, before, *versions(folder, header.name)]
         for old in list(dict.fromkeys(filter(None, kept)))[keep:]:
             version_path(folder, header.name, old).unlink(missing_ok=True)
+        with suppress(ArtifactError, FileNotFoundError):
+            path = candidate_path(folder, header.name)
+            if _load(path, header.name)[0].version == header.version:
+                path.unlink()
+    return artifact_path(folder, header.name)
+
+
+@contextmanager
+def _writing(folder: Path, header: Header) -> Iterator[None]:
+    """Make the folder ready to be written to; say what to do when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder, header.name, older_than=header.created_at - LEFTOVER)
+        yield
     except OSError as error:
         raise ArtifactError(
             f"{folder}: {header.name} cannot be written: {error}. Let the folder have room and be"
             f" writable, or set RECSYS_DATA_DIR to another, then materialize {header.name} again"
         ) from error
-    return artifact_path(folder, header.name)
 
 
 def _write(path: Path, header: Header, arrays: Arrays) -> None:
