@@ -15,6 +15,7 @@ from serving.contract import (
     Pairing,
     Publication,
     ScoredProduct,
+    Source,
     TopBuys,
     decode_id,
     encode_id,
@@ -23,7 +24,11 @@ from serving.contract import (
 
 _Product = TypeVar("_Product", ScoredProduct, Pairing)
 
-_FAMILIES = {"personal": Family.USER_TOP_BUYS, "global": Family.GLOBAL_TOP_BUYS}
+_FAMILIES: dict[Source, Family] = {
+    "personal": Family.USER_TOP_BUYS,
+    "own_purchases": Family.USER_TOP_BUYS,
+    "global": Family.GLOBAL_TOP_BUYS,
+}
 
 ModelVersion = Annotated[str | None, Meta(description="The model that made the list.")]
 GeneratedAt = Annotated[datetime | None, Meta(description="When the list was made.")]
@@ -37,8 +42,11 @@ class TopBuysAnswer(Struct, frozen=True, kw_only=True):
 
     user_id: Annotated[Id | None, Meta(description="The user asked for; null for a guest.")]
     source: Annotated[
-        Literal["personal", "global"],
-        Meta(description="Whether this is the user's own list or the one for guests."),
+        Source,
+        Meta(
+            description="Whether this is the user's own list, by the model (personal) or by what "
+            "they have bought where no model has been proven (own_purchases), or that for guests."
+        ),
     ]
     model_version: ModelVersion
     generated_at: GeneratedAt
