@@ -103,7 +103,8 @@ def test_unsound_interactions_block_what_reads_them(shop: Graph):
     )
     for score, count in [("0", 1), ("'NaN'", 1), ("2.5", 2)]:
         execute(
-            shop, f"INSERT INTO user_product_interactions VALUES (99, 1, {score}, {count}, now())"
+            shop,
+            f"INSERT INTO user_product_interactions VALUES (99, 1, {score}, {count}, now(), now())",
         )
         assert blocks(), score
         execute(shop, "DELETE FROM user_product_interactions WHERE user_id = 99")
@@ -226,7 +227,7 @@ def test_users_and_products_without_lists_are_counted(shop: Graph):
         return result_of(checks.users_covered, shop, config=checks.CoverageConfig(min_share=share))
 
     assert covered(1).passed
-    execute(shop, "INSERT INTO user_product_interactions VALUES (99, 1, 1, 1, now())")
+    execute(shop, "INSERT INTO user_product_interactions VALUES (99, 1, 1, 1, now(), now())")
     assert covered(0.8).passed
     assert not covered(0.9).passed
     assert covered(0.9).description == "5 of 6 have a list, at least 90% should"

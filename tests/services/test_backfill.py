@@ -187,7 +187,7 @@ def test_a_rebuild_removes_what_no_order_stands_behind(
     create_shop(connection, [order for order in ORDERS if order.id != gone] + more)
     in_chunks(connection)
     connection.execute("DELETE FROM orders WHERE user_id = %s OR id IN (98, %s)", [gone, gone])
-    connection.execute("INSERT INTO user_product_interactions VALUES (99, 1, 1, 1, now())")
+    connection.execute("INSERT INTO user_product_interactions VALUES (99, 1, 1, 1, now(), now())")
     in_chunks(connection, rebuild=True)
     refresh(connection, schema_name="oracle")
     assert everything(connection) == everything(connection, "oracle")
