@@ -79,7 +79,7 @@ def ndcg_at(hits: NDArray[np.bool_], truth_sizes: NDArray[np.int64], k: int) -> 
 
 def hit_rate_at(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     """1 where at least one of the first k is a hit, else 0: float64 [users]."""
-    return _first(hits, k).any(axis=1).astype(np.float64)
+    return np.asarray(_first(hits, k).any(axis=1), dtype=np.float64)
 
 
 def mrr_at(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
@@ -88,8 +88,7 @@ def mrr_at(hits: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     Its mean is the mean reciprocal rank (Voorhees 1999), cut off at k.
     """
     first = _first(hits, k)
-    reciprocal: NDArray[np.float64] = first.any(axis=1) / (1.0 + first.argmax(axis=1))
-    return reciprocal
+    return np.asarray(first.any(axis=1) / (1.0 + first.argmax(axis=1)))
 
 
 # --- Properties of all lists together -----------------------------------------------------------
