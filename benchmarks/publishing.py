@@ -38,11 +38,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from recsys_assets.learn.blending import TopLists
 from recsys_assets.local.redis import SOCKET, RedisServer
 from recsys_assets.publish.redis_client import Client, connect
 from recsys_assets.publish.redis_pipe import BATCH, batched, sorted_set_write, string_write
 from recsys_assets.publish.redis_writer import Edition, write
-from recsys_assets.publish.top_buys import TopLists, personal_lists
+from recsys_assets.publish.top_buys import personal_lists
 from serving import contract
 from serving.contract import Family, Pairing
 

@@ -45,11 +45,11 @@ from recsys_assets.definitions import build_definitions
 from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.learn.als import AlsModel, AlsParameters, fold_in
 from recsys_assets.learn.artifacts import from_arrays, load_artifact
+from recsys_assets.learn.blending import blended_top_n
 from recsys_assets.learn.matrix import interactions_from_arrow
 from recsys_assets.local.sample_shop import load_sample
 from recsys_assets.local.services import export_urls, running_services
 from recsys_assets.publish.assets import UserTopBuysConfig
-from recsys_assets.publish.top_buys import blended_top_n
 from recsys_assets.settings import Settings
 from recsys_assets.shop import inspect_shop
 

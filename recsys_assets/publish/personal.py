@@ -20,6 +20,7 @@ from recsys_assets.ids import comparable_id, id_range, plain_id
 from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
 from recsys_assets.learn.artifacts import ArtifactError, Header, from_arrays
+from recsys_assets.learn.blending import blended_top_n
 from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_arrow
 from recsys_assets.publish.changed_users import (
     Mark,
@@ -44,7 +45,7 @@ from recsys_assets.publish.redis_writer import (
     publish_some,
     write,
 )
-from recsys_assets.publish.top_buys import blended_top_n, personal_lists
+from recsys_assets.publish.top_buys import personal_lists
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, Id, is_id
 

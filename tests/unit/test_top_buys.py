@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix, random_array
 
+from recsys_assets.learn.blending import TopLists, blended_top_n, scaled_by_maximum, top_n
 from recsys_assets.publish.redis_writer import Edition
-from recsys_assets.publish.top_buys import (
-    TopLists,
-    blended_top_n,
-    personal_lists,
-    scaled_by_maximum,
-    top_n,
-)
+from recsys_assets.publish.top_buys import personal_lists
 
 EDITION = Edition("v1", datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 2, 28, tzinfo=UTC))
 
