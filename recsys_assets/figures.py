@@ -61,10 +61,28 @@ def scatter(
     return _picture(figure)
 
 
-def _axes(title: str, x: str, y: str) -> "tuple[Figure, Axes]":
+def intervals(rows: Mapping[str, tuple[float, float, float]], *, title: str, x: str) -> str:
+    """A picture of named intervals (mean, low, high), a line each from the top, as Markdown.
+
+    The first is ours: it stands out, and a dotted line carries its mean to the others.
+    """
+    figure, axes = _axes("", x, "", height=1.1 + 0.24 * max(1, len(rows)))
+    figure.suptitle(title)  # over the names too, which may be long
+    for line, (mean, low, high) in enumerate(rows.values()):
+        color = "#777777" if line else "#4f6bed"
+        axes.plot([low, high], [line, line], color=color, linewidth=1.5)
+        axes.plot(mean, line, "o", color=color, markersize=5)
+        if not line:
+            axes.axvline(mean, color=color, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in rows])
+    axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+    return _picture(figure)
+
+
+def _axes(title: str, x: str, y: str, height: float = 2.8) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 2.8), layout="constrained")
+    figure = Figure(figsize=(5, height), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)

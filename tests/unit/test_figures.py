@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from recsys_assets.figures import histogram, markdown_table, ranking, scatter
+from recsys_assets.figures import histogram, intervals, markdown_table, ranking, scatter
 
 LABELS = {"title": "Title", "x": "x", "y": "y"}
 
@@ -70,3 +70,44 @@ def test_a_scatter_draws_no_more_points_than_most() -> None:
     all_points = scatter(points, points, most=19, **LABELS)
     every_second = scatter(points[::2], points[::2], **LABELS)
     assert scatter(points, points, most=10, **LABELS) == every_second != all_points
+
+
+INTERVALS = {
+    "ours": (0.11, 0.10, 0.12),
+    "own frequency": (0.10, 0.09, 0.11),
+    "ALS": (0.03, 0.02, 0.04),
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "height"),
+    [
+        ({}, 107),
+        ({"one $user_id$": (0.0, 0.0, 0.0)}, 107),
+        (INTERVALS, 145),
+        ({f"list {i}": (1e-9 * i, 0.0, 1e9) for i in range(20)}, 472),
+    ],
+    ids=["none", "one", "three", "many"],
+)
+def test_a_picture_of_any_intervals(
+    rows: dict[str, tuple[float, float, float]], height: int
+) -> None:
+    assert size_of(intervals(rows, title="Title", x="x")) == (400, height)
+
+
+@pytest.mark.parametrize("place", range(3), ids=["mean", "low", "high"])
+@pytest.mark.parametrize("name", INTERVALS)
+def test_intervals_show_each_number(name: str, place: int) -> None:
+    changed = list(INTERVALS[name])
+    changed[place] += 0.003
+    mean, low, high = changed
+    rows = INTERVALS | {name: (mean, low, high)}
+    picture = intervals(INTERVALS, title="Title", x="x")
+    assert picture == intervals(INTERVALS, title="Title", x="x")
+    assert picture != intervals(rows, title="Title", x="x")
+
+
+def test_the_first_interval_stands_out() -> None:
+    alike = (0.2, 0.1, 0.3)
+    first = intervals({"a": alike, "b": alike}, title="Title", x="x")
+    assert first != intervals({"b": alike, "a": alike}, title="Title", x="x")
