@@ -33,12 +33,15 @@ class TopContributions:
         purchases: int64 users x N x top, positions of purchased products, the largest contribution
             first; -1 where no further one is above zero.
         contributions: float64 users x N x top, above zero; 0 where there is no purchase.
-        scores: float64 users x N, the ALS score of the listed product, the sum of its contributions
+        support: float64 users x N, all that speaks for the listed product: the sum of the
+            contributions above zero, of all purchases but of the product itself.
+        scores: float64 users x N, the ALS score of the listed product: the sum of its contributions
             by all purchases; 0 where there is nothing to explain.
     """
 
     purchases: Positions
     contributions: Floats
+    support: Floats
     scores: Floats
 
 
@@ -72,7 +75,7 @@ def user_explainer(model: AlsModel, top: int = 3) -> UserExplainer:
             )
         shape = (*products.shape, top)
         purchases, contributions = np.full(shape, -1, np.int64), np.zeros(shape)
-        scores = np.zeros(products.shape)
+        support, scores = np.zeros(products.shape), np.zeros(products.shape)
         known = (products >= 0) & (products < len(factors))
         for user, (start, end) in enumerate(pairwise(weights.indptr)):
             listed = np.flatnonzero(known[user])
@@ -83,9 +86,11 @@ def user_explainer(model: AlsModel, top: int = 3) -> UserExplainer:
             terms = _terms(gram, factors[wanted], factors[bought], confidence)
             scores[user, listed] = terms.sum(axis=1)
             terms[wanted[:, np.newaxis] == bought] = 0
-            best, contributions[user, listed] = _largest(terms, top)
+            positive = np.maximum(terms, 0)
+            support[user, listed] = positive.sum(axis=1)
+            best, contributions[user, listed] = _largest(positive, top)
             purchases[user, listed] = np.where(best >= 0, bought[best], -1)
-        return TopContributions(purchases, contributions, scores)
+        return TopContributions(purchases, contributions, support, scores)
 
     return explained
 
@@ -110,12 +115,12 @@ def _terms(
     return np.asarray((solved.T @ their.T) * confidence)
 
 
-def _largest(terms: Floats, n: int) -> tuple[Positions, Floats]:
+def _largest(positive: Floats, n: int) -> tuple[Positions, Floats]:
     """The ``n`` largest of each row that are above zero: columns, else -1, and values, else 0."""
-    left = np.maximum(terms, 0)
-    row = np.arange(len(terms))
-    columns, values = np.full((len(terms), n), -1, np.int64), np.zeros((len(terms), n))
-    for place in range(min(n, terms.shape[1])):
+    left = positive.copy()
+    row = np.arange(len(left))
+    columns, values = np.full((len(left), n), -1, np.int64), np.zeros((len(left), n))
+    for place in range(min(n, left.shape[1])):
         best = left.argmax(axis=1)
         values[:, place] = left[row, best]
         columns[:, place] = np.where(values[:, place] > 0, best, -1)

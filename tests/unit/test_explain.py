@@ -49,6 +49,7 @@ def test_contributions_worked_out_by_hand() -> None:
     assert_allclose(found.scores, [[13 / 19, -2 / 19, 2 / 19]])
     assert found.purchases.tolist() == [[[1, 0, -1], [1, -1, -1], [-1, -1, -1]]]
     assert_allclose(found.contributions, [[[9 / 19, 4 / 19, 0], [3 / 19, 0, 0], [0, 0, 0]]])
+    assert_allclose(found.support, [[13 / 19, 3 / 19, 0]])
 
 
 def test_alpha_makes_confidence_of_weights() -> None:
@@ -111,6 +112,7 @@ def test_the_contributions_add_up_to_the_score(
         np.fill_diagonal(terms, 0)
         positive = np.sort(np.maximum(terms, 0), axis=1)[:, ::-1]
         assert_allclose(found.contributions[user], positive, atol=1e-9)
+        assert_allclose(found.support[user], positive.sum(axis=1), atol=1e-9)
         by = found.purchases[user]
         of = np.where(by >= 0, np.take_along_axis(terms, np.maximum(by, 0), axis=1), 0)
         assert_allclose(of, found.contributions[user], atol=1e-9)
@@ -148,7 +150,7 @@ def test_a_user_explained_alone_has_the_same_explanation_bit_for_bit() -> None:
     explained = user_explainer(model, top=2)
     together = explained(weights, listed)
     alone = [explained(weights[user], listed[[user]]) for user in range(20)]
-    for name in ("purchases", "contributions", "scores"):
+    for name in ("purchases", "contributions", "support", "scores"):
         assert_array_equal(
             np.vstack([getattr(one, name) for one in alone]), getattr(together, name)
         )
