@@ -5,6 +5,10 @@
   changed order is compared with, and what the interactions are computed from;
 - ``product_popularity``: the decayed number of purchases of every product, guests' included;
 - ``changed_users``: users whose interactions have changed since their lists were published;
+- ``unavailable_products``: products that the shop does not sell now, and since when we know it; see
+  :mod:`recsys_assets.catalogue`;
+- ``recommendation_rules``: what the shop's people want in lists and what not, which they write; see
+  :mod:`recsys_assets.publish.merchandising`;
 - ``batch_metadata``: how far a job has got, and what its result depended on.
 
 How the first four are kept up is told in :mod:`recsys_assets.ingest`.
@@ -24,6 +28,8 @@ INTERACTIONS = "user_product_interactions"
 COUNTED_ORDERS = "counted_orders"
 POPULARITY = "product_popularity"
 CHANGED_USERS = "changed_users"
+UNAVAILABLE_PRODUCTS = "unavailable_products"
+RECOMMENDATION_RULES = "recommendation_rules"
 BATCH_METADATA = "batch_metadata"
 # The job whose row in batch_metadata tells what the users' lists are published from.
 USER_TOP_BUYS = "user_top_buys"
@@ -47,6 +53,16 @@ def popularity_table(shop: Shop) -> sql.Identifier:
 def changed_users_table(shop: Shop) -> sql.Identifier:
     """Our table of users to publish, as an identifier."""
     return sql.Identifier(shop.schema, CHANGED_USERS)
+
+
+def unavailable_products_table(shop: Shop) -> sql.Identifier:
+    """Our table of products that the shop does not sell now, as an identifier."""
+    return sql.Identifier(shop.schema, UNAVAILABLE_PRODUCTS)
+
+
+def recommendation_rules_table(shop: Shop) -> sql.Identifier:
+    """Our table of rules, as an identifier."""
+    return sql.Identifier(shop.schema, RECOMMENDATION_RULES)
 
 
 def batch_metadata_table(shop: Shop) -> sql.Identifier:
@@ -84,8 +100,21 @@ _TABLES = {
         "last_updated_at timestamptz NOT NULL",
     ),
     CHANGED_USERS: ("user_id {user_id} PRIMARY KEY", "change bigint NOT NULL"),
+    UNAVAILABLE_PRODUCTS: ("product_id {product_id} PRIMARY KEY", "since timestamptz NOT NULL"),
+    # Without constraints: a row that is wrong is told of when it is read.
+    RECOMMENDATION_RULES: (
+        "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "scope text DEFAULT 'everywhere'",
+        "product_id text",
+        "action text",
+        "weight double precision",
+        "valid_from timestamptz",
+        "valid_until timestamptz",
+        "note text",
+    ),
 }
 OUR_TABLES = tuple(_TABLES)
+_REBUILT = [table for table in _TABLES if table != RECOMMENDATION_RULES]
 _INDEXES = {COUNTED_ORDERS: ("order_id", "user_id")}
 # Room in every page, in which a row is updated without touching the index.
 _FILLFACTORS = {INTERACTIONS: 80, POPULARITY: 50}
@@ -120,12 +149,13 @@ def create_tables(connection: psycopg.Connection, shop: Shop) -> None:
         (INTERACTIONS, "user_id", shop.user_id_type),
         (INTERACTIONS, "product_id", shop.product_id_type),
         (COUNTED_ORDERS, "order_id", shop.order_id_type),
+        (UNAVAILABLE_PRODUCTS, "product_id", shop.product_id_type),
     ):
         existing = columns_of(connection, f"{shop.schema}.{table}").get(column)
         if existing != wanted:
             raise ShopError(
                 f"{shop.schema}.{table}.{column} is {existing}, but the shop's ids are {wanted}."
-                f" Drop our tables ({', '.join(_TABLES)}; they are rebuilt from the orders) or set"
+                f" Drop our tables ({', '.join(_REBUILT)}; they are rebuilt from the orders) or set"
                 " RECSYS_SCHEMA_NAME to another schema."
             )
 
@@ -168,9 +198,10 @@ def _has_schema(connection: psycopg.Connection, schema: str) -> bool:
 def weights(
     shop: Shop, as_of: datetime, half_life: timedelta, whose: sql.Composable = EVERYTHING
 ) -> sql.Composed:
-    """SELECT of (user_id, product_id, weight): every interaction's score brought to ``as_of``.
+    """SELECT of the interactions, with each score brought to ``as_of`` as its weight.
 
-    Ids are bigint or text, weight is float4. What was bought since weighs more, but no more than
+    Columns are user_id and product_id, bigint or text, weight, float4, purchase_count,
+    first_purchased_at and last_purchased_at. What was bought since weighs more, but no more than
     twice: without bound, one purchase would outweigh whatever else the model knows. ``whose``
     narrows it (a condition that starts with WHERE).
     """
@@ -178,7 +209,8 @@ def weights(
         "SELECT {user_id} AS user_id, {product_id} AS product_id,"
         " (interaction_score * power(0.5::float8, least(100, greatest(-1,"
         " extract(epoch FROM {as_of} - last_updated_at)::float8 / {half_life}))))::float4"
-        " AS weight FROM {interactions} {whose}"
+        " AS weight, purchase_count, first_purchased_at, last_updated_at AS last_purchased_at"
+        " FROM {interactions} {whose}"
     ).format(
         user_id=plain_id("user_id", shop.user_id_type),
         product_id=plain_id("product_id", shop.product_id_type),

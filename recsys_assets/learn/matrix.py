@@ -62,6 +62,63 @@ def beside(interactions: Interactions, product_ids: Ids) -> tuple[csr_matrix, Id
     return matrix, ids
 
 
+@dataclass(frozen=True)
+class Histories:
+    """What users have bought, users x products: how much it weighs, how often and when.
+
+    ``weights`` is CSR, float32, with sorted indices. ``counts`` (integers), ``first`` and ``last``
+    (datetime64, UTC) are aligned with its data: the number of purchases, the first and the last.
+    Row i is user ``user_ids[i]``, ascending, column j product ``product_ids[j]``.
+    """
+
+    weights: csr_matrix
+    counts: NDArray[np.int32]
+    first: NDArray[np.datetime64]
+    last: NDArray[np.datetime64]
+    user_ids: Ids
+    product_ids: Ids
+
+    def rows(self, users: slice | NDArray[np.int64]) -> "Histories":
+        """The histories of some users, in this order."""
+        lines = csr_matrix(
+            (np.arange(self.weights.nnz), self.weights.indices, self.weights.indptr),
+            shape=self.weights.shape,
+        )[users]
+        line = lines.data
+        return Histories(
+            csr_matrix((self.weights.data[line], lines.indices, lines.indptr), shape=lines.shape),
+            self.counts[line],
+            self.first[line],
+            self.last[line],
+            self.user_ids[users],
+            self.product_ids,
+        )
+
+
+def histories_from_arrow(table: pa.Table, product_ids: Ids | None = None) -> Histories:
+    """The histories of a table with the columns of :func:`recsys_assets.tables.weights`.
+
+    Columns are those of ``product_ids``, which are ascending, then those of all other products,
+    ascending among themselves.
+    """
+    rows, user_ids = encode_ids(table["user_id"])
+    columns, bought_ids = encode_ids(table["product_id"])
+    line = csr_matrix(
+        (np.arange(len(rows)), (rows, columns)), shape=(len(user_ids), len(bought_ids))
+    )
+    known = bought_ids if product_ids is None else product_ids
+    lines, ids = beside(Interactions(line, user_ids, bought_ids), known)
+    weights = table["weight"].to_numpy().astype(np.float32, copy=False)[lines.data]
+    return Histories(
+        csr_matrix((weights, lines.indices, lines.indptr), shape=lines.shape),
+        table["purchase_count"].to_numpy()[lines.data],
+        table["first_purchased_at"].to_numpy()[lines.data],
+        table["last_purchased_at"].to_numpy()[lines.data],
+        user_ids,
+        ids,
+    )
+
+
 def encode_ids(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
     """Positions of a column's values among its distinct values, and those in ascending order."""
     encoded = column.combine_chunks().dictionary_encode()
