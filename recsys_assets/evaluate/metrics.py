@@ -154,9 +154,9 @@ def bootstrap_interval(
     """The mean of ``values`` [users] with its percentile bootstrap interval (Efron 1979).
 
     Draws as many users with replacement, ``resamples`` times, and takes the middle ``level`` of
-    their means. The same seed draws the same users for all values of equal length. It takes about
-    five nanoseconds per user and resample, in one thread, and memory for a million draws (or one
-    resample, where that is more).
+    their means. The same seed draws the same users for all values of equal length. Takes time for
+    users x resamples draws, in one thread, and memory for a million of them, or for one resample
+    where that is more.
 
     Few users give wide intervals, below some thirty unreliable ones; users who are all alike give
     an interval of no width, however few they are.
