@@ -11,6 +11,7 @@ from itertools import islice
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recsys_assets.catalogue import product_names
 from recsys_assets.console import bar_for_each, bars
 from recsys_assets.ingest.watermark import orders_watermark
 from recsys_assets.learn.artifacts import artifact_path
@@ -18,7 +19,7 @@ from recsys_assets.local.sample_shop import Sample, load_sample, loaded_sample, 
 from recsys_assets.local.simulator import Order, come_in, waiting_orders
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.session import Session
-from recsys_assets.shop import inspect_shop, product_names
+from recsys_assets.shop import inspect_shop
 from recsys_assets.status import ARTIFACTS
 from serving.contract import Family
 

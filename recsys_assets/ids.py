@@ -1,6 +1,12 @@
-"""Ids of any type in SQL: as they are read, and as ranges of them are compared."""
+"""Ids of any type in SQL: as they are read and written, and as ranges of them are compared."""
+
+import re
 
 from psycopg import sql
+
+_BITS = {"smallint": 16, "integer": 32, "bigint": 64}
+_INTEGER = re.compile("-?[0-9]{1,19}")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def plain_id(column: str, column_type: str) -> sql.Composed:
@@ -32,4 +38,14 @@ def comparable_id(column: sql.Composable, id_type: str) -> sql.Composable:
 
 def is_integer(column_type: str) -> bool:
     """Whether ids of this type are numbers in the API."""
-    return column_type in ("bigint", "integer", "smallint")
+    return column_type in _BITS
+
+
+def parse_id(text: str, column_type: str) -> int | str | None:
+    """The id that a text stands for in a column of this type, as it is read; None: it is no id."""
+    if is_integer(column_type):
+        most = 2 ** (_BITS[column_type] - 1)
+        return int(text) if _INTEGER.fullmatch(text) and -most <= int(text) < most else None
+    if column_type == "uuid":
+        return text.lower() if _UUID.fullmatch(text.lower()) else None
+    return text or None

@@ -15,9 +15,10 @@ import dagster as dg
 from psycopg import sql
 
 from recsys_assets import tables
+from recsys_assets.catalogue import product_names
 from recsys_assets.database import arrow_reader, connect, interruptions_told, read_arrow
 from recsys_assets.settings import ShopSettings
-from recsys_assets.shop import Shop, inspect_shop, product_names
+from recsys_assets.shop import Shop, inspect_shop
 
 if TYPE_CHECKING:
     import psycopg
@@ -149,11 +150,32 @@ class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
     folder: str
     keep: int = 3
 
-    def save(self, header: "Header", arrays: "Arrays") -> Path:
+    def propose(self, header: "Header", arrays: "Arrays") -> Path:
+        """Make this the candidate of its artifact, which nobody uses before it is accepted."""
+        from recsys_assets.learn.artifacts import save_candidate
+
+        return save_candidate(Path(self.folder), header, arrays)
+
+    def accept(self, header: "Header", arrays: "Arrays") -> Path:
         """Make this the current version of its artifact."""
         from recsys_assets.learn.artifacts import save_artifact
 
         return save_artifact(Path(self.folder), header, arrays, keep=self.keep)
+
+    def latest(self, name: str) -> "tuple[Header, dict[str, Any]]":
+        """The candidate, or where there is none the current version."""
+        from recsys_assets.learn.artifacts import load_candidate
+
+        return load_candidate(Path(self.folder), name) or self.load(name)
+
+    def incumbent(self, name: str) -> "Header | None":
+        """The header of the current version; None where there is none that can be read."""
+        from recsys_assets.learn.artifacts import ArtifactError
+
+        try:
+            return self.load(name)[0]
+        except ArtifactError:
+            return None
 
     def load(self, name: str, version: str | None = None) -> "tuple[Header, dict[str, Any]]":
         """The current version of an artifact, or the kept ``version``."""

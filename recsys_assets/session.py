@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from recsys_assets.catalogue import product_names
 from recsys_assets.database import connect
 from recsys_assets.local.services import export_urls, running_services
 from recsys_assets.settings import Settings, load_settings
-from recsys_assets.shop import Shop, inspect_shop, product_names
+from recsys_assets.shop import Shop, inspect_shop
 
 if TYPE_CHECKING:
     from recsys_assets.publish.redis_writer import Client

@@ -61,10 +61,26 @@ class ShopSettings(BaseModel):
         " and every line counts",
     )
     products_table: str | None = Field(
-        None, description="table of product names; `products` if there is one"
+        None, description="table of products and their names; `products` if there is one"
     )
     products_id_column: str = Field("id", description="the product's id there")
     products_name_column: str = Field("name", description="what people call it")
+    products_available_column: str | None = Field(
+        None,
+        description="there, whether the shop sells it: a boolean, or a number above 0;"
+        " `is_active` if there is one; empty: none",
+    )
+    unavailable_products_query: str | None = Field(
+        None,
+        description="a SELECT of the ids of products that the shop does not sell now, beside those"
+        " that the column tells of",
+    )
+    products_category_column: str | None = Field(
+        None, description="the product's category in the table of products; unset: none"
+    )
+    most_per_category: int | None = Field(
+        None, ge=1, description="products of one category in a list, at most; unset: any number"
+    )
 
     # What counts.
     schema_name: str = Field("public", description="PostgreSQL schema of our own tables")

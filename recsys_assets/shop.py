@@ -4,7 +4,6 @@
 from :meth:`Shop.purchases`, so that "what counts as a purchase" has one home.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,8 +21,8 @@ EVERYTHING = sql.SQL("")
 EARLIEST_DATE = sql.SQL("'0001-01-01'")
 LATEST_DATE = sql.SQL("now() + interval '1 day'")
 
-_INTEGER = re.compile("-?[0-9]{1,19}")
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DEFAULT_PRODUCTS = "products"
+_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 
 
 class ColumnMissingError(ShopError):
@@ -48,7 +47,11 @@ class Shop:
     quantity_type: str | None
     products: str | None
     products_id: str
-    products_name: str
+    products_name: str | None
+    products_available: str | None
+    products_available_type: str | None
+    products_category: str | None
+    unavailable_query: str | None
     order_id_type: str
     user_id_type: str
     product_id_type: str
@@ -249,13 +252,6 @@ def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop
     """
     orders = columns_of(connection, settings.orders_table)
     items = columns_of(connection, settings.order_items_table)
-    products = settings.products_table or "products"
-    names = columns_of(connection, products)
-    has_names = {settings.products_id_column, settings.products_name_column} <= names.keys()
-    if settings.products_table and not has_names:
-        for field in ("products_id_column", "products_name_column"):
-            _required(names, settings, "products_table", field)
-
     return Shop(
         orders=settings.orders_table,
         order_id=_required(orders, settings, "orders_table", "orders_id_column"),
@@ -277,14 +273,49 @@ def inspect_shop(connection: psycopg.Connection, settings: ShopSettings) -> Shop
             items, settings, "order_items_table", "order_items_quantity_column", "quantity"
         ),
         quantity_type=items.get(settings.order_items_quantity_column or "quantity"),
-        products=products if has_names else None,
-        products_id=settings.products_id_column,
-        products_name=settings.products_name_column,
+        unavailable_query=settings.unavailable_products_query or None,
         order_id_type=orders[settings.orders_id_column],
         user_id_type=orders[settings.orders_user_id_column],
         product_id_type=items[settings.order_items_product_id_column],
         schema=settings.schema_name,
+        **_products_columns(connection, settings),
     )
+
+
+def _products_columns(connection: psycopg.Connection, settings: ShopSettings) -> dict[str, Any]:
+    """The fields of :class:`Shop` that tell of the table of products, which may be missing."""
+    table = settings.products_table or _DEFAULT_PRODUCTS
+    columns = columns_of(connection, table)
+    if settings.products_table:
+        _required(columns, settings, "products_table", "products_name_column")
+    if (
+        settings.products_table
+        or settings.products_available_column
+        or settings.products_category_column
+    ):
+        _required(columns, settings, "products_table", "products_id_column")
+    is_there = settings.products_id_column in columns
+    has_name = is_there and settings.products_name_column in columns
+    available = _optional(
+        columns, settings, "products_table", "products_available_column", "is_active"
+    )
+    available_type = columns[available] if available and is_there else None
+    if available_type and available_type != "boolean" and not available_type.startswith(_NUMBERS):
+        raise ShopError(
+            f"column {available!r} of table {table!r} is {available_type}; whether a product is"
+            " available is a boolean or a number. Set RECSYS_PRODUCTS_AVAILABLE_COLUMN to such a"
+            " column, or to nothing, and see RECSYS_UNAVAILABLE_PRODUCTS_QUERY."
+        )
+    return {
+        "products": table if is_there else None,
+        "products_id": settings.products_id_column,
+        "products_name": settings.products_name_column if has_name else None,
+        "products_available": available if is_there else None,
+        "products_available_type": available_type,
+        "products_category": _optional(
+            columns, settings, "products_table", "products_category_column", default=""
+        ),
+    }
 
 
 def missing_indexes(
@@ -330,39 +361,10 @@ def _is_indexed(connection: psycopg.Connection, table: str, column: str) -> bool
     return row is not None and bool(row[0])
 
 
-def product_names(
-    connection: psycopg.Connection, shop: Shop, product_ids: list[Any]
-) -> dict[str, str]:
-    """Names by the text of the product's id; empty where no names table is configured."""
-    id_type = "bigint" if is_integer(shop.product_id_type) else shop.product_id_type
-    texts = [text for text in map(str, product_ids) if _is_id(text, id_type)]
-    if shop.products is None or not texts:
-        return {}
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT {id}::text, {name} FROM {table} WHERE {id} = ANY(%s::text[]::{type}[])"
-        ).format(
-            id=sql.Identifier(shop.products_id),
-            name=sql.Identifier(shop.products_name),
-            table=identifier(shop.products),
-            type=sql.SQL(id_type),
-        ),
-        [texts],
-    ).fetchall()
-    return {key: name for key, name in rows if name is not None}
-
-
-def _is_id(text: str, id_type: str) -> bool:
-    """Whether PostgreSQL takes the text for an id of this type."""
-    if id_type == "bigint":
-        return bool(_INTEGER.fullmatch(text)) and -(2**63) <= int(text) < 2**63
-    return id_type != "uuid" or bool(_UUID.fullmatch(text))
-
-
 def _required(columns: Mapping[str, str], settings: ShopSettings, table: str, field: str) -> str:
     name: str = getattr(settings, field)
     if name not in columns:
-        raise _missing(columns, getattr(settings, table) or table, table, field, name)
+        raise _missing(columns, getattr(settings, table) or _DEFAULT_PRODUCTS, table, field, name)
     return name
 
 
@@ -375,7 +377,7 @@ def _optional(
     if name == "":
         return None
     if name not in columns:
-        raise _missing(columns, getattr(settings, table), table, field, name)
+        raise _missing(columns, getattr(settings, table) or _DEFAULT_PRODUCTS, table, field, name)
     return name
 
 

@@ -10,14 +10,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from recsys_assets.database import connect
+from recsys_assets.database import ShopError, connect
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import (
     ColumnMissingError,
     Shop,
     inspect_shop,
     missing_indexes,
-    product_names,
 )
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
@@ -75,6 +74,7 @@ def test_optional_columns_and_names_may_be_absent(connection: psycopg.Connection
     create_shop(connection, without={"updated_at", "status", "quantity"})
     shop = inspect(connection)
     assert (shop.updated_at, shop.status, shop.quantity, shop.products) == (None,) * 4
+    assert (shop.products_available, shop.products_category, shop.unavailable_query) == (None,) * 3
     assert shop.changed_at == "created_at"
 
 
@@ -122,7 +122,11 @@ def test_every_name_can_be_another(connection: psycopg.Connection) -> None:
         products_name_column="title",
     )
     assert purchases(connection, shop) == [(id_of(1, "uuid"), "s1")]
-    assert product_names(connection, shop, ["s1", "s2"]) == {"s1": "Soap"}
+    assert (shop.products, shop.products_id, shop.products_name) == (
+        "sales.article",
+        "sku",
+        "title",
+    )
     assert missing_indexes(connection, shop) == [
         'CREATE INDEX CONCURRENTLY ON "sales"."Order" ("modified");',
         'CREATE INDEX CONCURRENTLY ON "sales"."Order" ("Customer");',
@@ -162,6 +166,18 @@ def test_every_name_can_be_another(connection: psycopg.Connection) -> None:
             {"products_table": "products", "products_id_column": "sku"},
             "'products' has no column 'sku' .* RECSYS_PRODUCTS_ID_COLUMN",
         ),
+        (
+            {"products_available_column": "stock"},
+            "'products' has no column 'stock' .* RECSYS_PRODUCTS_AVAILABLE_COLUMN",
+        ),
+        (
+            {"products_category_column": "aisle"},
+            "'products' has no column 'aisle' .* RECSYS_PRODUCTS_CATEGORY_COLUMN",
+        ),
+        (
+            {"products_category_column": "name", "products_id_column": "sku"},
+            "'products' has no column 'sku' .* RECSYS_PRODUCTS_ID_COLUMN",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_its_setting(
@@ -176,8 +192,29 @@ def test_a_table_of_names_that_does_not_fit_is_passed_over(connection: psycopg.C
     create_shop(connection, names={1: "tea"})
     connection.execute("ALTER TABLE products RENAME name TO title")
     shop = inspect(connection)
-    assert shop.products is None
-    assert product_names(connection, shop, [1]) == {}
+    assert (shop.products, shop.products_name) == ("products", None)
+    connection.execute("ALTER TABLE products RENAME id TO sku")
+    assert inspect(connection).products is None
+
+
+@pytest.mark.parametrize("column_type", ["boolean", "smallint", "numeric(8,2)", "double precision"])
+def test_a_column_of_availability_is_found(
+    connection: psycopg.Connection, column_type: str
+) -> None:
+    create_shop(connection, names={1: "tea"})
+    connection.execute(f"ALTER TABLE products ADD is_active {column_type}")
+    shop = inspect(connection)
+    assert (shop.products_available, shop.products_available_type) == ("is_active", column_type)
+    assert inspect(connection, products_available_column="").products_available is None
+
+
+def test_a_column_of_availability_of_another_type_is_refused(
+    connection: psycopg.Connection,
+) -> None:
+    create_shop(connection, names={1: "tea"})
+    connection.execute("ALTER TABLE products ADD is_active text")
+    with pytest.raises(ShopError, match=r"is text; .* RECSYS_PRODUCTS_AVAILABLE_COLUMN"):
+        inspect(connection)
 
 
 # --- Purchases
@@ -363,24 +400,3 @@ def test_an_index_that_does_not_serve_is_none(connection: psycopg.Connection) ->
     connection.execute("CREATE INDEX ON orders (user_id) WHERE status = 'paid'")
     connection.execute("CREATE INDEX ON order_items (order_id, product_id)")
     assert columns_without_index(connection) == ["updated_at", "user_id"]
-
-
-# --- Names
-
-
-@pytest.mark.parametrize("id_type", ["bigint", "integer", "text", "uuid"])
-def test_names_of_products(connection: psycopg.Connection, id_type: str) -> None:
-    create_shop(connection, id_type=id_type, names={1: "tea", 2: "ale", 3: None})
-    shop = inspect(connection)
-    one, three, four = (id_of(number, id_type) for number in (1, 3, 4))
-    assert product_names(connection, shop, [one, three, four, str(one)]) == {str(one): "tea"}
-    assert product_names(connection, shop, []) == {}
-
-
-@pytest.mark.parametrize("id_type", ["bigint", "integer", "text", "uuid"])
-@pytest.mark.parametrize("odd", ["", "x", "--1", "1-", "٣", "9" * 40, "{1}", '"', "1.5", "0" * 31])
-def test_what_is_no_id_has_no_name(connection: psycopg.Connection, id_type: str, odd: str) -> None:
-    create_shop(connection, id_type=id_type, names={1: "tea"})
-    shop = inspect(connection)
-    one = id_of(1, id_type)
-    assert product_names(connection, shop, [odd, one]) == {str(one): "tea"}
