@@ -1,28 +1,32 @@
-"""The bodies of the API, and how a stored list becomes one.
+"""The bodies of the API, and how what was read becomes one.
 
 Pure: no Redis, no HTTP.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from math import fsum
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from serving.contract import (
+    Because,
+    BecausePopular,
+    Evidence,
+    Explanations,
     Family,
     Id,
     Pairing,
     Publication,
+    Repeat,
     ScoredProduct,
     Source,
-    TopBuys,
     decode_id,
     encode_id,
     known_through,
 )
-
-_Product = TypeVar("_Product", ScoredProduct, Pairing)
+from serving.readings import BoughtTogetherRead, BuyAgainRead, ProductRead, TopBuysRead, without
 
 _FAMILIES: dict[Source, Family] = {
     "personal": Family.USER_TOP_BUYS,
@@ -35,6 +39,21 @@ GeneratedAt = Annotated[datetime | None, Meta(description="When the list was mad
 OrdersThrough = Annotated[
     datetime | None, Meta(description="The list knows the orders up to this moment.")
 ]
+RuleSource = Annotated[
+    Literal["product", "category"],
+    Meta(description="Whose orders this is from: the product's own, or all of its category's."),
+]
+
+
+class TopBuysProduct(Struct, frozen=True, kw_only=True):
+    """One product of a Top Buys list; scores are comparable within their list only."""
+
+    product_id: Id
+    score: float
+    because: Annotated[
+        Because | UnsetType | None,
+        Meta(description="With explain, why this product: null where that is not known."),
+    ] = UNSET
 
 
 class TopBuysAnswer(Struct, frozen=True, kw_only=True):
@@ -51,17 +70,85 @@ class TopBuysAnswer(Struct, frozen=True, kw_only=True):
     model_version: ModelVersion
     generated_at: GeneratedAt
     orders_through: OrdersThrough
-    products: list[ScoredProduct]
+    products: list[TopBuysProduct]
+
+
+class BuyAgainAnswer(Struct, frozen=True, kw_only=True):
+    """The products that a user buys again and again, those that are due first."""
+
+    user_id: Annotated[Id, Meta(description="The user asked for.")]
+    model_version: ModelVersion
+    generated_at: GeneratedAt
+    orders_through: OrdersThrough
+    products: list[Repeat]
+
+
+class Measures(Struct, frozen=True, kw_only=True):
+    """How often two products share orders; of a category's list, how often it does with one."""
+
+    orders: Annotated[int, Meta(description="Orders with both.")]
+    support: Annotated[float, Meta(description="The share of all orders that have both.")]
+    confidence: Annotated[
+        float,
+        Meta(description="The share of the orders with the product asked for that have both."),
+    ]
+    lift: Annotated[
+        float, Meta(description="Orders with both, in relation to what chance would bring about.")
+    ]
+
+
+class BoughtTogetherProduct(Struct, frozen=True, kw_only=True):
+    """One product of a Bought Together list; strength is the shrunk lift."""
+
+    product_id: Id
+    strength: float
+    evidence: Annotated[
+        Measures | UnsetType | None,
+        Meta(description="With explain, the evidence: null where there is none."),
+    ] = UNSET
 
 
 class BoughtTogetherAnswer(Struct, frozen=True, kw_only=True):
     """The products bought together with one, strongest first."""
 
     product_id: Annotated[Id, Meta(description="The product asked for.")]
+    source: RuleSource
     model_version: ModelVersion
     generated_at: GeneratedAt
     orders_through: OrdersThrough
-    products: list[Pairing]
+    products: list[BoughtTogetherProduct]
+
+
+class Contribution(Struct, frozen=True, kw_only=True):
+    """What one product of the cart, or two of them together, add to a product's strength."""
+
+    product_ids: Annotated[list[Id], Meta(description="One product of the cart, or two.")]
+    strength: float
+    evidence: Annotated[
+        Measures | None, Meta(description="Null where there is none, as for two products.")
+    ]
+
+
+class CartProduct(Struct, frozen=True, kw_only=True):
+    """One product to go with a cart; strength is the sum of what the cart's products add."""
+
+    product_id: Id
+    strength: float
+    source: RuleSource
+    contributions: Annotated[
+        list[Contribution] | UnsetType,
+        Meta(description="With explain, what the strength is made of, strongest first."),
+    ] = field(name="with", default=UNSET)
+
+
+class CartAnswer(Struct, frozen=True, kw_only=True):
+    """The products bought together with those of a cart, strongest first."""
+
+    product_ids: Annotated[list[Id], Meta(description="The products asked for.")]
+    model_version: ModelVersion
+    generated_at: GeneratedAt
+    orders_through: OrdersThrough
+    products: list[CartProduct]
 
 
 class Liveness(Struct, frozen=True):
@@ -81,17 +168,17 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
 def top_buys_answer(
     user_id: str | None,
-    stored: TopBuys | None,
-    records: Mapping[Family, Publication | None],
+    read: TopBuysRead,
     *,
     limit: int,
     exclude: frozenset[str],
+    explain: bool = False,
 ) -> TopBuysAnswer:
-    """The first ``limit`` products of a stored list that are not in ``exclude``.
+    """The first ``limit`` products of the list read that are not in ``exclude``.
 
-    Without a stored list the answer is an empty one for guests. ``records`` are those of users' and
-    guests' lists, as far as they were read.
+    Without a list the answer is an empty one for guests.
     """
+    stored, records = read.stored, read.records
     shown = None if user_id is None else _shown(user_id, records.get(Family.USER_TOP_BUYS))
     if stored is None:
         return TopBuysAnswer(
@@ -102,39 +189,170 @@ def top_buys_answer(
             orders_through=None,
             products=[],
         )
+    products = without(stored.products, exclude)[:limit]
+    if explain and stored.source == "global":
+        explained = _explained(products, {}, BecausePopular())
+    elif explain:
+        explained = _explained(products, _reasons(read.explanations), None)
+    else:
+        explained = [TopBuysProduct(product_id=p.product_id, score=p.score) for p in products]
     return TopBuysAnswer(
         user_id=shown,
         source=stored.source,
         model_version=stored.model_version,
         generated_at=stored.generated_at,
         orders_through=known_through(stored, records.get(_FAMILIES[stored.source])),
-        products=_remaining(stored.products, exclude)[:limit],
+        products=explained,
+    )
+
+
+def buy_again_answer(
+    user_id: str, read: BuyAgainRead, *, limit: int, exclude: frozenset[str]
+) -> BuyAgainAnswer:
+    """The first ``limit`` products of the list read that are not in ``exclude``."""
+    stored, record = read
+    return BuyAgainAnswer(
+        user_id=_shown(user_id, record),
+        model_version=stored.model_version if stored else None,
+        generated_at=stored.generated_at if stored else None,
+        orders_through=known_through(stored, record) if stored else None,
+        products=without(stored.products, exclude)[:limit] if stored else [],
     )
 
 
 def bought_together_answer(
     product_id: str,
-    pairings: list[Pairing],
-    record: Publication | None,
+    read: BoughtTogetherRead,
     *,
     limit: int,
     exclude: frozenset[str],
+    explain: bool = False,
 ) -> BoughtTogetherAnswer:
-    """The first ``limit`` of ``pairings`` that are not in ``exclude``."""
+    """The first ``limit`` products of the list read that are not in ``exclude``."""
+    record = read.record
+    member = read.members.get(product_id, ProductRead([]))
+    measures = _measures(member.evidence)
     return BoughtTogetherAnswer(
         product_id=_shown(product_id, record),
+        source="category" if member.borrowed else "product",
         model_version=record.model_version if record else None,
         generated_at=record.generated_at if record else None,
         orders_through=record.orders_through if record else None,
-        products=_remaining(pairings, exclude)[:limit],
+        products=[
+            BoughtTogetherProduct(
+                product_id=p.product_id,
+                strength=p.strength,
+                evidence=measures.get(p.product_id) if explain else UNSET,
+            )
+            for p in without(member.pairings, exclude)[:limit]
+        ],
     )
+
+
+def cart_answer(
+    product_ids: Sequence[str],
+    read: BoughtTogetherRead,
+    *,
+    limit: int,
+    exclude: frozenset[str],
+    explain: bool = False,
+) -> CartAnswer:
+    """The ``limit`` products that go best with a cart, none of it and none of ``exclude``."""
+    record = read.record
+    lists = [*(member.pairings for member in read.members.values()), *read.also.values()]
+    products = without(combine(lists), exclude.union(product_ids))[:limit]
+    own = {
+        pairing.product_id
+        for member in read.members.values()
+        if not member.borrowed
+        for pairing in member.pairings
+    }
+    own |= {pairing.product_id for pairings in read.also.values() for pairing in pairings}
+    contributions = _contributions(read) if explain else None
+    return CartAnswer(
+        product_ids=[_shown(product_id, record) for product_id in product_ids],
+        model_version=record.model_version if record else None,
+        generated_at=record.generated_at if record else None,
+        orders_through=record.orders_through if record else None,
+        products=[
+            CartProduct(
+                product_id=p.product_id,
+                strength=p.strength,
+                source="product" if p.product_id in own else "category",
+                contributions=contributions[p.product_id] if contributions else UNSET,
+            )
+            for p in products
+        ],
+    )
+
+
+def combine(lists: Iterable[Sequence[Pairing]]) -> list[Pairing]:
+    """All products of some Bought Together lists, each with the sum of its strengths.
+
+    Strongest first; among equals the one whose id's text is smaller. The order of the lists makes
+    no difference.
+    """
+    strengths: dict[Id, list[float]] = {}
+    for pairings in lists:
+        for pairing in pairings:
+            strengths.setdefault(pairing.product_id, []).append(pairing.strength)
+    combined = [Pairing(product_id, fsum(each)) for product_id, each in strengths.items()]
+    return sorted(combined, key=lambda p: (-p.strength, encode_id(p.product_id)))
+
+
+def _contributions(read: BoughtTogetherRead) -> dict[Id, list[Contribution]]:
+    """What each product of the lists gets from each member and each two of them."""
+    contributions: dict[Id, list[Contribution]] = {}
+    for product_id, member in read.members.items():
+        shown, measures = [_shown(product_id, read.record)], _measures(member.evidence)
+        for p in member.pairings:
+            contributions.setdefault(p.product_id, []).append(
+                Contribution(
+                    product_ids=shown, strength=p.strength, evidence=measures.get(p.product_id)
+                )
+            )
+    for pair, pairings in read.also.items():
+        shown = [_shown(product_id, read.record) for product_id in pair]
+        for p in pairings:
+            contributions.setdefault(p.product_id, []).append(
+                Contribution(product_ids=shown, strength=p.strength, evidence=None)
+            )
+    for each in contributions.values():
+        each.sort(key=lambda contribution: -contribution.strength)
+    return contributions
+
+
+def _measures(evidence: Evidence | None) -> dict[Id, Measures]:
+    """Support, confidence and lift of each product, from the counts."""
+    if evidence is None:
+        return {}
+    return {
+        pair.product_id: Measures(
+            orders=pair.orders,
+            support=pair.orders / evidence.baskets,
+            confidence=pair.orders / evidence.orders,
+            lift=pair.orders * evidence.baskets / (evidence.orders * pair.product_orders),
+        )
+        for pair in evidence.products
+    }
+
+
+def _reasons(explanations: Explanations | None) -> dict[Id, Because]:
+    if explanations is None:
+        return {}
+    return {explained.product_id: explained.because for explained in explanations.because}
+
+
+def _explained(
+    products: Iterable[ScoredProduct], reasons: Mapping[Id, Because], otherwise: Because | None
+) -> list[TopBuysProduct]:
+    return [
+        TopBuysProduct(
+            product_id=p.product_id, score=p.score, because=reasons.get(p.product_id, otherwise)
+        )
+        for p in products
+    ]
 
 
 def _shown(text: str, record: Publication | None) -> Id:
     return decode_id(text, record.id_kind) if record else text
-
-
-def _remaining(products: list[_Product], exclude: frozenset[str]) -> list[_Product]:
-    if not exclude:
-        return products
-    return [product for product in products if encode_id(product.product_id) not in exclude]

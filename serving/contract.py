@@ -162,7 +162,7 @@ class PairCount(msgspec.Struct, frozen=True):
 
     product_id: Id
     orders: int
-    product_orders: int
+    product_orders: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,8 +173,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA_VERSION
     model_version: str
-    baskets: int
-    orders: int
+    baskets: Annotated[int, msgspec.Meta(ge=1)]
+    orders: Annotated[int, msgspec.Meta(ge=1)]
     products: list[PairCount]
     borrowed: bool
 

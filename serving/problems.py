@@ -67,12 +67,18 @@ def _unavailable(detail: str) -> Response[Problem]:
     )
 
 
-def _on_bad_parameters(_: _Request, error: ValidationException) -> Response[Problem]:
-    errors = [
+def _parameter_errors(error: ValidationException) -> list[ParameterError]:
+    if isinstance(error.__cause__, KeyError):  # how litestar says what is missing
+        return [ParameterError(parameter=str(error.__cause__.args[0]), detail="It is required.")]
+    return [
         ParameterError(parameter=message["key"], detail=message["message"])
         for message in error.extra or ()
         if isinstance(message, dict) and "key" in message
     ]
+
+
+def _on_bad_parameters(_: _Request, error: ValidationException) -> Response[Problem]:
+    errors = _parameter_errors(error)
     names = ", ".join(dict.fromkeys(each.parameter for each in errors))
     detail = f"Refused: {names}." if errors else error.detail
     return _response(_problem(error.status_code, detail, errors or UNSET))

@@ -5,18 +5,33 @@ from datetime import UTC, datetime
 import redis
 
 from serving.contract import (
+    Because,
+    BuyAgain,
+    Evidence,
+    Explained,
+    Explanations,
     Family,
     Id,
     IdKind,
+    PairCount,
     Pairing,
     Publication,
+    Repeat,
     ScoredProduct,
     TopBuys,
+    also_key_and_field,
+    borrowed_key,
     bought_together_key,
+    encode_also,
+    encode_buy_again,
+    encode_evidence,
+    encode_explanations,
+    encode_id,
     encode_pairings,
     encode_publication,
     encode_top_buys,
     global_top_buys_key,
+    list_key,
     publication_key,
     user_top_buys_key,
 )
@@ -46,11 +61,50 @@ class Publisher:
         pairings = [Pairing(product, 8.0 / rank) for rank, product in _ranked(products)]
         self.client.zadd(bought_together_key(product_id), encode_pairings(pairings))
 
+    def because(self, user_id: Id, reasons: dict[Id, Because]) -> None:
+        value = Explanations(
+            model_version="als-7",
+            generated_at=GENERATED,
+            because=[Explained(product, because) for product, because in reasons.items()],
+        )
+        key = list_key(Family.USER_TOP_BUYS_BECAUSE, user_id)
+        self.client.set(key, encode_explanations(value))
+
+    def buy_again(self, user_id: Id, *repeats: Repeat) -> None:
+        value = BuyAgain(
+            model_version="als-7",
+            generated_at=GENERATED,
+            orders_through=THROUGH,
+            products=list(repeats),
+        )
+        self.client.set(list_key(Family.USER_BUY_AGAIN, user_id), encode_buy_again(value))
+
+    def evidence(
+        self, product_id: Id, *counts: PairCount, baskets: int, orders: int, borrowed: bool = False
+    ) -> None:
+        value = Evidence(
+            model_version="rules-3",
+            baskets=baskets,
+            orders=orders,
+            products=list(counts),
+            borrowed=borrowed,
+        )
+        key = list_key(Family.BOUGHT_TOGETHER_EVIDENCE, product_id)
+        self.client.set(key, encode_evidence(value))
+
+    def also(self, one: Id, other: Id, *pairings: Pairing) -> None:
+        key, field = also_key_and_field(one, other)
+        self.client.hset(key, field, encode_also(pairings))
+
+    def borrow(self, *product_ids: Id) -> None:
+        self.client.sadd(borrowed_key(), *map(encode_id, product_ids))
+
     def record(
         self,
         family: Family,
         id_kind: IdKind = "integer",
         *,
+        keys: int = 1,
         model_version: str = "rules-3",
         orders_through: datetime | None = None,
     ) -> None:
@@ -60,7 +114,7 @@ class Publisher:
             generated_at=GENERATED,
             orders_through=orders_through,
             finished_at=GENERATED,
-            keys=1,
+            keys=keys,
             id_kind=id_kind,
         )
         self.client.set(publication_key(family), encode_publication(value))

@@ -73,13 +73,13 @@ function parameterTable(parameters) {
 
 function answer([status, response]) {
   const [media, content] = Object.entries(response.content ?? {})[0] ?? [];
-  const example = content && Object.values(content.examples ?? {})[0]?.value;
+  const examples = Object.values(content?.examples ?? {});
   const schema = content && resolved(content.schema);
   return element("details", {},
     element("summary", {}, element("strong", {}, status), ` ${response.description}`),
     media ? element("p", { className: "quiet" }, media) : "",
     schema?.properties ? fieldTable(schema) : "",
-    example ? element("pre", {}, JSON.stringify(example, null, 2)) : "");
+    ...examples.map(({ value }) => element("pre", {}, JSON.stringify(value, null, 2))));
 }
 
 function fieldTable(schema) {
@@ -126,7 +126,7 @@ function bounds({ schema: { minimum, maximum, default: standard } }) {
 }
 
 function firstExample(parameter) {
-  return Object.values(parameter.examples ?? {})[0]?.value ?? "";
+  return [Object.values(parameter.examples ?? {})[0]?.value ?? ""].flat().join(" ");
 }
 
 function resolved(schema) {

@@ -2,57 +2,30 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
-from litestar import Litestar
-from litestar.testing import TestClient
 
-from serving.app import create_app
 from serving.contract import (
     Family,
-    Id,
     bought_together_key,
     global_top_buys_key,
     publication_key,
 )
-from serving.settings import ServingSettings
-from tests.published import THROUGH, Publisher
+from tests.answers import (
+    BOUGHT_TOGETHER,
+    BUY_AGAIN,
+    TOP_BUYS,
+    assert_publish_again,
+    assert_refused,
+    metrics_of,
+    products_of,
+)
+from tests.published import THROUGH
 
-TOP_BUYS = "/api/recommendations/top-buys/"
-BOUGHT_TOGETHER = "/api/recommendations/bought-together/"
 EARLIER, LATER, LATEST = (THROUGH + timedelta(hours=n) for n in (-1, 1, 2))
 UUID = "0b5f3c1e-7c3e-4a52-9d7b-0d2f0c3a9e11"
-
-
-@pytest.fixture
-def published(redis_url: str) -> Iterator[Publisher]:
-    with closing(redis.Redis.from_url(redis_url)) as client:
-        yield Publisher(client)
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[TestClient[Litestar]]:
-    settings = ServingSettings(redis_url=redis_url, redis_timeout_ms=2000)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield client
-
-
-def products_of(body: dict[str, Any]) -> list[Id]:
-    return [product["product_id"] for product in body["products"]]
-
-
-def assert_refused(response: Any, parameter: str) -> None:
-    assert response.status_code == 400
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["status"] == 400
-    assert body["title"] == "Bad Request"
-    assert {error["parameter"] for error in body["errors"]} == {parameter}
 
 
 # Top Buys
@@ -165,6 +138,7 @@ def test_products_come_strongest_first(api, published):
     assert response.status_code == 200
     assert response.json() == {
         "product_id": 5,
+        "source": "product",
         "model_version": "rules-3",
         "generated_at": "2025-03-01T03:00:00Z",
         "orders_through": None,
@@ -244,7 +218,7 @@ def test_odd_input_is_never_a_failure_of_the_server(api, odd):
 
 
 def test_an_unknown_path_is_a_problem(api):
-    for path in ["/nothing", BOUGHT_TOGETHER, f"{TOP_BUYS}1/"]:
+    for path in ["/nothing", "/api/recommendations/", f"{TOP_BUYS}1/"]:
         response = api.get(path)
         assert response.status_code == 404
         assert response.headers["content-type"] == "application/problem+json"
@@ -265,7 +239,7 @@ def test_another_method_is_a_problem_that_names_those_allowed(api, method):
 @pytest.mark.parametrize("value", [b"", b"hello", b'{"schema":1}', b"\xff"])
 def test_a_foreign_list_is_told_and_logged(api, published, value, caplog):
     published.client.set(global_top_buys_key(), value)
-    _assert_publish_again(api.get(TOP_BUYS))
+    assert_publish_again(api.get(TOP_BUYS))
     assert "publish again" in caplog.text
 
 
@@ -281,27 +255,20 @@ def test_a_list_of_a_newer_schema_is_told(api, published):
 def test_a_value_of_another_type_is_told(api, published):
     published.record(Family.BOUGHT_TOGETHER)
     published.client.set(bought_together_key(5), "a string")
-    _assert_publish_again(api.get(f"{BOUGHT_TOGETHER}5/"))
+    assert_publish_again(api.get(f"{BOUGHT_TOGETHER}5/"))
     published.client.lpush(global_top_buys_key(), "a list")
-    _assert_publish_again(api.get(TOP_BUYS))
+    assert_publish_again(api.get(TOP_BUYS))
 
 
 def test_a_member_of_another_kind_is_told(api, published):
     published.bought_together(5, "sku-7")
     published.record(Family.BOUGHT_TOGETHER, "integer")
-    _assert_publish_again(api.get(f"{BOUGHT_TOGETHER}5/"))
+    assert_publish_again(api.get(f"{BOUGHT_TOGETHER}5/"))
 
 
 def test_a_foreign_publication_record_makes_the_service_not_ready(api, published):
     published.client.set(publication_key(Family.USER_TOP_BUYS), "hello")
-    _assert_publish_again(api.get("/health/ready"))
-
-
-def _assert_publish_again(response: Any) -> None:
-    assert response.status_code == 503
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.headers["retry-after"] == "1"
-    assert "publish again" in response.json()["detail"]
+    assert_publish_again(api.get("/health/ready"))
 
 
 # Health, metrics
@@ -318,10 +285,10 @@ def test_readiness_tells_what_is_published(api, published):
 def test_metrics_count_what_was_served(api, published):
     published.top_buys(None, 1)
     api.get(TOP_BUYS)
-    before = _metrics(api)
+    before = metrics_of(api)
     for path in [TOP_BUYS, TOP_BUYS, f"{TOP_BUYS}?limit=0", f"{BOUGHT_TOGETHER}5/", "/a", "/b"]:
         api.get(path)
-    after = _metrics(api)
+    after = metrics_of(api)
 
     def grown(series: str) -> float:
         return after[series] - before.get(series, 0.0)
@@ -336,13 +303,6 @@ def test_metrics_count_what_was_served(api, published):
     assert grown('recsys_recommendations_total{list="top_buys",source="global"}') == 2
     assert grown('recsys_recommendations_total{list="bought_together",source="empty"}') == 1
     assert grown("recsys_redis_read_seconds_count") == 3
-
-
-def _metrics(api: Any) -> dict[str, float]:
-    response = api.get("/metrics")
-    assert response.headers["content-type"].startswith("text/plain")
-    samples = [line for line in response.text.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in samples)}
 
 
 # OpenAPI and the pages
@@ -360,7 +320,12 @@ def test_the_document_describes_every_parameter_and_answer(document):
     operations = {
         path: item["get"] for path, item in document["paths"].items() if path.startswith("/api/")
     }
-    assert set(operations) == {TOP_BUYS.rstrip("/"), f"{BOUGHT_TOGETHER}{{product_id}}"}
+    assert set(operations) == {
+        TOP_BUYS.rstrip("/"),
+        BUY_AGAIN.rstrip("/"),
+        BOUGHT_TOGETHER.rstrip("/"),
+        f"{BOUGHT_TOGETHER}{{product_id}}",
+    }
     for operation in operations.values():
         assert operation["description"]
         assert {"200", "400", "503"} == set(operation["responses"])

@@ -22,6 +22,14 @@ from serving.settings import ServingSettings
 from serving.store import RecommendationStore, StoreUnavailable, open_store
 
 TOP_BUYS = "/api/recommendations/top-buys/"
+PATHS = [
+    TOP_BUYS,
+    f"{TOP_BUYS}?user_id=1&explain=true",
+    "/api/recommendations/buy-again/?user_id=1",
+    "/api/recommendations/bought-together/1/",
+    "/api/recommendations/bought-together/?product_id=1&product_id=2",
+    "/health/ready",
+]
 TIMEOUT_MS = 200
 CONNECTIONS = 4
 # What a request may take at most on a busy machine: the timeout and some scheduling.
@@ -97,7 +105,7 @@ def assert_unavailable(client: TestClient, path: str = TOP_BUYS) -> None:
 
 def test_the_service_outlives_redis(own_redis: OwnRedis, caplog: pytest.LogCaptureFixture):
     with TestClient(create_app(settings_for(own_redis.url))) as client:
-        for path in [TOP_BUYS, "/api/recommendations/bought-together/1/", "/health/ready"]:
+        for path in PATHS:
             assert_unavailable(client, path)
         assert client.get("/health/live").status_code == 200
 
@@ -130,7 +138,7 @@ def test_a_slow_redis_is_given_up_and_nobody_gets_another_ones_list(own_redis: O
     async def product_of(store: RecommendationStore, user_id: int) -> Id | None:
         """The only product of a user's list; None when Redis is given up."""
         try:
-            top_buys, _ = await store.user_top_buys(str(user_id))
+            top_buys = (await store.user_top_buys(str(user_id))).stored
         except StoreUnavailable:
             return None
         assert top_buys
