@@ -5,18 +5,16 @@ before; some of their purchases speak for it in its score by ALS; it is popular.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC
 from itertools import islice
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys_assets.learn.blending import TopLists
 from recsys_assets.learn.explain import TopContributions
-from recsys_assets.learn.matrix import Ids, Interactions, beside, encode_ids, positions
+from recsys_assets.learn.matrix import Histories, Ids, positions
 from recsys_assets.publish.redis_writer import Edition
 from serving import contract
 from serving.contract import (
@@ -40,63 +38,17 @@ _PINNED, _POPULAR = BecausePinned(), BecausePopular()
 _REASONS_AT_ONCE = 2**15
 
 
-@dataclass(frozen=True)
-class PurchaseHistory:
-    """What users have bought: in how many orders, and when last.
-
-    Attributes:
-        orders: CSR, users x products, integers: orders of the user with the product; indices
-            sorted.
-        last_purchased_at: datetime64, UTC, aligned with ``orders.data``.
-    """
-
-    orders: csr_matrix
-    last_purchased_at: NDArray[np.datetime64]
-
-    def places(self, users: slice, products: Positions) -> Positions:
-        """Where in ``orders.data`` the products of some users stand, both users x N.
-
-        -1 of a product that the user has not bought.
-        """
-        rows, columns = len(products), self.orders.shape[1]
-        ends = self.orders.indptr[users.start : users.start + rows + 1]
-        row = np.repeat(np.arange(rows), np.diff(ends))
-        bought = row * columns + self.orders.indices[ends[0] : ends[-1]]
-        wanted = np.arange(rows)[:, np.newaxis] * columns + products
-        found = positions(bought, wanted.ravel()).reshape(products.shape)
-        return np.where(found >= 0, found + ends[0], -1)
-
-
-def history_from_arrow(table: pa.Table, product_ids: Ids) -> PurchaseHistory:
-    """The history of a table of (user_id, product_id, purchase_count, last_purchased_at).
-
-    Its rows and columns are those of the matrix that ``beside`` makes of the same table's weights:
-    users ascending; the ascending ``product_ids``, then all other products.
-    """
-    rows, user_ids = encode_ids(table["user_id"])
-    columns, bought_ids = encode_ids(table["product_id"])
-    shape = (len(user_ids), len(bought_ids))
-    numbered = csr_matrix((np.arange(len(rows)), (rows, columns)), shape)
-    line, _ = beside(Interactions(numbered, user_ids, bought_ids), product_ids)
-    orders = table["purchase_count"].to_numpy()[line.data]
-    return PurchaseHistory(
-        csr_matrix((orders, line.indices, line.indptr), line.shape),
-        table["last_purchased_at"].to_numpy()[line.data],
-    )
-
-
 def explanations(
     lists: Iterable[TopLists],
-    user_ids: Ids,
-    product_ids: Ids,
+    histories: Histories,
     edition: Edition,
-    history: PurchaseHistory,
     *,
     explain: ExplainScores | None = None,
     pinned: Positions = NOTHING,
 ) -> Iterator[tuple[str, bytes]]:
     """Redis keys and values of why the users' lists are as they are.
 
+    ``histories`` have the rows and columns of the purchases that the lists were made from.
     ``explain`` tells what contributes to scores by ALS, None where no model made the lists;
     ``pinned`` are positions of the products that the shop has pinned. A purchase's weight is its
     part of all that speaks for the product, the contributions above zero: above 0 and up to 1, with
@@ -104,10 +56,11 @@ def explanations(
     """
     for part in _parts(lists):
         users = slice(part.first_row, part.first_row + len(part.products))
-        reasons = iter(_reasons(part, users, product_ids, history, explain, pinned))
+        reasons = iter(_reasons(part, users, histories, explain, pinned))
         lengths = np.isfinite(part.scores).sum(axis=1).tolist()
-        products = product_ids[part.products].tolist()
-        for user, length, their in zip(user_ids[users].tolist(), lengths, products, strict=True):
+        products = histories.product_ids[part.products].tolist()
+        ids = histories.user_ids[users].tolist()
+        for user, length, their in zip(ids, lengths, products, strict=True):
             because = list(map(Explained, their, islice(reasons, len(their))))
             if not contract.is_id(user):
                 continue
@@ -132,33 +85,43 @@ def _parts(lists: Iterable[TopLists]) -> Iterator[TopLists]:
 def _reasons(
     part: TopLists,
     users: slice,
-    product_ids: Ids,
-    history: PurchaseHistory,
+    histories: Histories,
     explain: ExplainScores | None,
     pinned: Positions,
 ) -> list[Because]:
     """Why each product is in its list, list after list."""
     is_pinned = np.isin(part.products, pinned)
-    bought = np.where(is_pinned, -1, history.places(users, part.products))
+    lines = np.where(is_pinned, -1, _lines(histories.weights, users, part.products))
     reasons: list[Because] = [_POPULAR] * part.products.size
     for place in np.flatnonzero(is_pinned).tolist():
         reasons[place] = _PINNED
-    for place, repeat in _repeats(history, bought.ravel()):
+    for place, repeat in _repeats(histories, lines.ravel()):
         reasons[place] = repeat
     if explain is not None:
-        others = np.isfinite(part.scores) & ~is_pinned & (bought < 0)
+        others = np.isfinite(part.scores) & ~is_pinned & (lines < 0)
         found = explain(users, np.where(others, part.products, -1))
-        for place, similar in _similar(found, product_ids):
+        for place, similar in _similar(found, histories.product_ids):
             reasons[place] = similar
     return reasons
 
 
-def _repeats(history: PurchaseHistory, bought: Positions) -> Iterator[tuple[int, BecauseRepeat]]:
-    """Of the products that are ``bought``, where they stand in it and their reason."""
-    places = np.flatnonzero(bought >= 0)
-    orders = history.orders.data[bought[places]].tolist()
-    moments = history.last_purchased_at[bought[places]].astype("datetime64[us]").tolist()
-    for place, purchases, moment in zip(places.tolist(), orders, moments, strict=True):
+def _lines(purchases: csr_matrix, users: slice, products: Positions) -> Positions:
+    """Where the users' ``products``, users x N, stand in the data of all ``purchases``; else -1."""
+    rows, columns = len(products), purchases.shape[1]
+    ends = purchases.indptr[users.start : users.stop + 1]
+    row = np.repeat(np.arange(rows), np.diff(ends))
+    bought = row * columns + purchases.indices[ends[0] : ends[-1]]
+    wanted = np.arange(rows)[:, np.newaxis] * columns + products
+    found = positions(bought, wanted.ravel()).reshape(products.shape)
+    return np.where(found >= 0, found + ends[0], -1)
+
+
+def _repeats(histories: Histories, lines: Positions) -> Iterator[tuple[int, BecauseRepeat]]:
+    """Of the products that have a line in the histories, where they stand and their reason."""
+    places = np.flatnonzero(lines >= 0)
+    counts = histories.counts[lines[places]].tolist()
+    moments = histories.last[lines[places]].astype("datetime64[us]").tolist()
+    for place, purchases, moment in zip(places.tolist(), counts, moments, strict=True):
         yield place, BecauseRepeat(purchases, moment.replace(tzinfo=UTC))
 
 
