@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from scipy.stats import binom
 
 from recsys_assets.evaluate import metrics
 from recsys_assets.evaluate.metrics import (
@@ -314,12 +315,14 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(
 
 
 def test_an_interval_is_as_wide_as_theory_says() -> None:
-    values = np.random.default_rng(1).binomial(1, 0.2, size=10_000).astype(float)
-    mean, low, high = bootstrap_interval(values, seed=0, resamples=4000)
+    users = 4000
+    values = np.random.default_rng(1).binomial(1, 0.2, size=users).astype(float)
+    mean, low, high = bootstrap_interval(values, seed=0, resamples=20_000)
     assert mean == values.mean()
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=half * 0.05)
-    narrow = bootstrap_interval(values, seed=0, resamples=4000, level=0.5)
+    # The hits among users drawn with replacement are binomial.
+    tails = binom.ppf([0.025, 0.975], users, mean) / users
+    assert [low, high] == pytest.approx(tails, abs=0.03 * (high - mean))
+    narrow = bootstrap_interval(values, seed=0, level=0.5)
     assert low < narrow.low < mean < narrow.high < high
 
 
