@@ -88,7 +88,7 @@ class TopBuys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WeighedPurchase(msgspec.Struct, frozen=True):
-    """A product that the user has bought, and its part of another one's score by ALS."""
+    """A product that the user has bought, and its share of what speaks for another one by ALS."""
 
     product_id: Id
     weight: float

@@ -18,6 +18,7 @@ from serving.contract import (
     Publication,
     Repeat,
     ScoredProduct,
+    Source,
     TopBuys,
     also_key_and_field,
     borrowed_key,
@@ -46,10 +47,10 @@ class Publisher:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
 
-    def top_buys(self, user_id: Id | None, *products: Id) -> None:
+    def top_buys(self, user_id: Id | None, *products: Id, source: Source | None = None) -> None:
         key = global_top_buys_key() if user_id is None else user_top_buys_key(user_id)
         value = TopBuys(
-            source="global" if user_id is None else "personal",
+            source=source or ("global" if user_id is None else "personal"),
             model_version="als-7",
             generated_at=GENERATED,
             orders_through=THROUGH,

@@ -9,23 +9,37 @@ import pytest
 
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.publish.redis_reader import (
+    is_borrowed,
     listed_products,
     read_bought_together,
+    read_buy_again,
+    read_evidence,
+    read_explanations,
     read_global_top_buys,
     read_publication,
     read_user_top_buys,
+    withheld_products,
 )
 from recsys_assets.publish.redis_writer import BATCH, Client, Edition, connect, publish
 from serving.contract import (
+    BecausePinned,
+    BecauseRepeat,
     ContractError,
     Family,
     Id,
+    PairCount,
     Pairing,
+    Repeat,
     ScoredProduct,
     TopBuys,
+    blocked_key,
+    encode_id,
     encode_pairings,
     encode_top_buys,
+    list_key,
+    unavailable_key,
 )
+from tests.published import Publisher
 
 EDITION = Edition(
     "v1", datetime(2025, 3, 1, 3, 0, tzinfo=UTC), datetime(2025, 3, 1, 2, 59, tzinfo=UTC)
@@ -102,10 +116,72 @@ def test_which_products_have_a_list(client: Client) -> None:
     assert listed_products(client, asked) == [product % 2 == 0 for product in asked]
 
 
+@pytest.mark.parametrize("user", [7, "u 7", "a:b", "sku%2F1"])
+def test_explanations_and_what_is_bought_again_come_back(
+    client: Client, published: Publisher, user: Id
+) -> None:
+    assert read_explanations(client, user) is None
+    assert read_buy_again(client, user) is None
+    moment = EDITION.generated_at
+    reasons = {5: BecauseRepeat(3, moment), "tea": BecausePinned()}
+    published.because(user, reasons)
+    repeat = Repeat(product_id=5, score=1.0, purchases=3, last_purchased_at=moment, due_at=None)
+    published.buy_again(user, repeat)
+
+    explanations, again = read_explanations(client, user), read_buy_again(client, user)
+    assert explanations is not None
+    assert {each.product_id: each.because for each in explanations.because} == reasons
+    assert again is not None
+    assert again.products == [repeat]
+    assert read_buy_again(client, f"{user}0") is None
+
+
+@pytest.mark.parametrize("product", [7, "u 7", "a:b", "sku%2F1"])
+def test_evidence_comes_back_and_what_is_borrowed(
+    client: Client, published: Publisher, product: Id
+) -> None:
+    assert read_evidence(client, product) is None
+    assert not is_borrowed(client, product)
+    published.evidence(product, PairCount(5, 3, 6), baskets=10, orders=4, borrowed=True)
+    published.borrow(product)
+    evidence = read_evidence(client, product)
+    assert evidence is not None
+    assert (evidence.baskets, evidence.orders, evidence.borrowed) == (10, 4, True)
+    assert evidence.products == [PairCount(5, 3, 6)]
+    assert is_borrowed(client, product)
+    assert not is_borrowed(client, f"{product}0")
+
+
+@pytest.mark.parametrize("ids", [[3, 20, 100, 7], ["a:b", "3 ", "käse", "7"]], ids=str)
+def test_what_is_blocked_or_unavailable_is_withheld(client: Client, ids: list[Id]) -> None:
+    assert withheld_products(client, []) == []
+    assert withheld_products(client, ids) == [False] * 4
+    client.sadd(blocked_key(), encode_id(ids[0]))
+    client.sadd(unavailable_key(), encode_id(ids[0]), encode_id(ids[2]))
+    assert withheld_products(client, ids) == [True, False, True, False]
+
+
+def test_what_is_no_id_has_nothing(client: Client) -> None:
+    for bad in ["", "a\nb"]:
+        assert read_explanations(client, bad) is None
+        assert read_buy_again(client, bad) is None
+        assert read_evidence(client, bad) is None
+        assert not is_borrowed(client, bad)
+        assert withheld_products(client, [bad]) == [False]
+
+
 def test_what_is_not_of_the_contract_is_told(client: Client) -> None:
     client.set("user:1:top_buys", '{"products": []}')
     with pytest.raises(ContractError, match="publish again"):
         read_user_top_buys(client, 1)
+    for family, read in [
+        (Family.USER_TOP_BUYS_BECAUSE, read_explanations),
+        (Family.USER_BUY_AGAIN, read_buy_again),
+        (Family.BOUGHT_TOGETHER_EVIDENCE, read_evidence),
+    ]:
+        client.set(list_key(family, 1), "[]")
+        with pytest.raises(ContractError, match="publish again"):
+            read(client, 1)
     client.set("publication:user_top_buys", "?")
     with pytest.raises(ContractError, match="publish again"):
         read_publication(client, Family.USER_TOP_BUYS)

@@ -1,0 +1,114 @@
+"""Products that are blocked or unavailable: no list has them, and lists stay full."""
+
+import pytest
+
+from serving.contract import Family, Pairing, Repeat, blocked_key, unavailable_key
+from serving.store import SPARE
+from tests.answers import (
+    BOUGHT_TOGETHER,
+    BUY_AGAIN,
+    TOP_BUYS,
+    assert_publish_again,
+    metrics_of,
+    products_of,
+)
+from tests.published import THROUGH
+
+LISTS = [
+    TOP_BUYS,
+    f"{TOP_BUYS}?user_id=1",
+    f"{BUY_AGAIN}?user_id=1",
+    f"{BOUGHT_TOGETHER}5/",
+    f"{BOUGHT_TOGETHER}?product_id=5",
+]
+
+
+def repeat(product_id):
+    return Repeat(
+        product_id=product_id, score=1.0, purchases=2, last_purchased_at=THROUGH, due_at=None
+    )
+
+
+def publish_everywhere(published, *products):
+    published.top_buys(None, *products)
+    published.top_buys(1, *products)
+    published.buy_again(1, *map(repeat, products))
+    published.bought_together(5, *products)
+    published.record(Family.BOUGHT_TOGETHER, "integer" if isinstance(products[0], int) else "text")
+
+
+@pytest.mark.parametrize("key", [blocked_key(), unavailable_key()])
+@pytest.mark.parametrize("path", LISTS)
+def test_a_product_is_gone_at_the_next_read_and_the_list_still_full(api, published, path, key):
+    publish_everywhere(published, *range(100, 200))
+    params = {"limit": 3, "exclude": [101]}
+    assert products_of(_get(api, path, params)) == [100, 102, 103]
+    published.client.sadd(key, 102)
+    assert products_of(_get(api, path, params)) == [100, 103, 104]
+    published.client.sadd(key, 100, 104, 9999)
+    assert products_of(_get(api, path, params)) == [103, 105, 106]
+    published.client.srem(key, 102)
+    assert products_of(_get(api, path, params)) == [102, 103, 105]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_both_sets_count(api, published, path):
+    publish_everywhere(published, *range(100, 110))
+    published.client.sadd(blocked_key(), 100, 102)
+    published.client.sadd(unavailable_key(), 100, 103)
+    assert products_of(_get(api, path, {})) == [101, *range(104, 110)]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_lists_stay_full_however_many_are_blocked(api, published, path):
+    products = [*range(1000, 1300)]
+    publish_everywhere(published, *products)
+    published.client.sadd(blocked_key(), *products[: SPARE + 60])
+    assert products_of(_get(api, path, {"limit": 5})) == products[SPARE + 60 : SPARE + 65]
+    published.client.sadd(blocked_key(), *products)
+    assert products_of(_get(api, path, {"limit": 5})) == []
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_ids_may_be_text(api, published, path):
+    publish_everywhere(published, "a:b", "sku%2F1", "käse", "42", "042")
+    published.client.sadd(blocked_key(), "a:b", "käse", "042")
+    assert products_of(_get(api, path, {})) == ["sku%2F1", "42"]
+
+
+def test_what_two_antecedents_lead_to_may_be_blocked(api, published):
+    published.record(Family.BOUGHT_TOGETHER)
+    published.record(Family.BOUGHT_TOGETHER_ALSO)
+    published.also(5, 6, Pairing(7, 2.0), Pairing(8, 1.0))
+    published.client.sadd(blocked_key(), 7)
+    assert products_of(_get(api, BOUGHT_TOGETHER, {"product_id": [5, 6]})) == [8]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_the_second_round_trip_is_made_only_while_a_product_is_withheld(api, published, path):
+    def trips() -> float:
+        before = metrics_of(api)["recsys_redis_read_seconds_count"]
+        _get(api, path, {"limit": 3})
+        return metrics_of(api)["recsys_redis_read_seconds_count"] - before
+
+    publish_everywhere(published, *range(100, 200))
+    assert trips() == 1
+    published.client.sadd(blocked_key(), 100)
+    assert trips() == 2
+    published.client.delete(blocked_key())
+    assert trips() == 1
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_set_of_another_type_is_told(api, published, path):
+    publish_everywhere(published, 7)
+    published.client.set(blocked_key(), "7,8")
+    response = api.get(path)
+    assert_publish_again(response)
+    assert blocked_key() in response.json()["detail"]
+
+
+def _get(api, path, params):
+    response = api.get(api.base_url.join(path).copy_merge_params(params))
+    assert response.status_code == 200
+    return response.json()
