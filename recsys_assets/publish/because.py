@@ -41,6 +41,7 @@ _REASONS_AT_ONCE = 2**15
 def explanations(
     lists: Iterable[TopLists],
     histories: Histories,
+    product_ids: Ids,
     edition: Edition,
     *,
     explain: ExplainScores | None = None,
@@ -48,17 +49,18 @@ def explanations(
 ) -> Iterator[tuple[str, bytes]]:
     """Redis keys and values of why the users' lists are as they are.
 
-    ``histories`` have the rows and columns of the purchases that the lists were made from.
-    ``explain`` tells what contributes to scores by ALS, None where no model made the lists;
-    ``pinned`` are positions of the products that the shop has pinned. A purchase's weight is its
-    part of all that speaks for the product, the contributions above zero: above 0 and up to 1, with
-    three digits. Users whose ids no key can hold are left out.
+    ``histories`` are those of the lists' users. ``product_ids`` begin with theirs; what follows is
+    of products that nobody among them has bought. ``explain`` tells what contributes to scores by
+    ALS, None where no model made the lists; ``pinned`` are positions of the products that the shop
+    has pinned. A purchase's weight is its part of all that speaks for the product, the
+    contributions above zero: above 0 and up to 1, with three digits. Users whose ids no key can
+    hold are left out.
     """
     for part in _parts(lists):
         users = slice(part.first_row, part.first_row + len(part.products))
-        reasons = iter(_reasons(part, users, histories, explain, pinned))
+        reasons = iter(_reasons(part, users, histories, product_ids, explain, pinned))
         lengths = np.isfinite(part.scores).sum(axis=1).tolist()
-        products = histories.product_ids[part.products].tolist()
+        products = product_ids[part.products].tolist()
         ids = histories.user_ids[users].tolist()
         for user, length, their in zip(ids, lengths, products, strict=True):
             because = list(map(Explained, their, islice(reasons, len(their))))
@@ -86,6 +88,7 @@ def _reasons(
     part: TopLists,
     users: slice,
     histories: Histories,
+    product_ids: Ids,
     explain: ExplainScores | None,
     pinned: Positions,
 ) -> list[Because]:
@@ -100,14 +103,15 @@ def _reasons(
     if explain is not None:
         others = np.isfinite(part.scores) & ~is_pinned & (lines < 0)
         found = explain(users, np.where(others, part.products, -1))
-        for place, similar in _similar(found, histories.product_ids):
+        for place, similar in _similar(found, product_ids):
             reasons[place] = similar
     return reasons
 
 
 def _lines(purchases: csr_matrix, users: slice, products: Positions) -> Positions:
     """Where the users' ``products``, users x N, stand in the data of all ``purchases``; else -1."""
-    rows, columns = len(products), purchases.shape[1]
+    rows = len(products)
+    columns = max(purchases.shape[1], products.max(initial=0) + 1)
     ends = purchases.indptr[users.start : users.stop + 1]
     row = np.repeat(np.arange(rows), np.diff(ends))
     bought = row * columns + purchases.indices[ends[0] : ends[-1]]

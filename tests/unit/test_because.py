@@ -1,6 +1,8 @@
 """Why products are in lists: by hand, against a naive reference, and as Redis gets it."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -68,10 +70,6 @@ def lists(*products: list[int], first_row: int = 0, lengths: list[int] | None = 
     return TopLists(first_row, np.array(products, np.int64), scores)
 
 
-def reasons(value: bytes) -> dict[Any, Any]:
-    return {each["product_id"]: each["because"] for each in json.loads(value)["because"]}
-
-
 REPEAT_JANUARY = {
     "kind": "repeat",
     "purchases": 2,
@@ -91,110 +89,124 @@ def similar(*purchases: tuple[int | str, float]) -> dict[str, Any]:
     }
 
 
-def test_reasons_worked_out_by_hand() -> None:
-    bought = histories()
-    found = dict(
-        explanations(
-            [lists([0, 2, 3], [4, 1, 0], [3, 0, 1])], bought, EDITION, explain=by_als(bought)
-        )
+def published(
+    block: TopLists,
+    bought: Histories,
+    model: AlsModel | None = MODEL,
+    more_ids: Sequence[int | str] = (),
+    pinned: Sequence[int] = (),
+) -> dict[str, Any]:
+    """What Redis gets, decoded."""
+    values = explanations(
+        [block],
+        bought,
+        np.r_[bought.product_ids, more_ids] if more_ids else bought.product_ids,
+        EDITION,
+        explain=by_als(bought, model) if model else None,
+        pinned=np.array(pinned, np.int64),
     )
-    assert json.loads(found["user:7:top_buys_because"]) == {
+    return {key: json.loads(value) for key, value in values}
+
+
+def why(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """The reasons of each key by product, in the order of the list."""
+    return {
+        key: {each["product_id"]: each["because"] for each in value["because"]}
+        for key, value in published(*arguments, **options).items()
+    }
+
+
+def test_reasons_worked_out_by_hand() -> None:
+    found = why(lists([0, 2, 3], [4, 1, 0], [3, 0, 1]), histories())
+    assert found == {
+        "user:7:top_buys_because": {
+            11: REPEAT_JANUARY,
+            # Contributions 9/19 by product 1 and 4/19 by product 0, of 13/19.
+            13: similar((12, 0.692), (11, 0.308)),
+            # 3/19 by product 1, and -5/19 by product 0, which speaks against it.
+            14: similar((12, 1.0)),
+        },
+        # Ben has bought nothing that the model knows.
+        "user:8:top_buys_because": {15: REPEATS[4], 12: POPULAR, 11: POPULAR},
+        # Clara's product 3 points away from product 0 and hardly towards product 1: A is
+        # [[4, 1], [1, 3]], W [[3, -1], [-1, 4]] / 11, so that it contributes -3/11 and 1/11.
+        "user:9:top_buys_because": {14: REPEATS[1], 11: POPULAR, 12: similar((14, 1.0))},
+    }
+
+
+def test_reasons_as_redis_gets_them() -> None:
+    found = published(lists([2, 0, 3]), histories())
+    assert found["user:7:top_buys_because"] == {
         "schema": 1,
         "model_version": "v1",
         "generated_at": "2025-03-01T00:00:00Z",
         "because": [
-            {"product_id": 11, "because": REPEAT_JANUARY},
-            # Contributions 9/19 by product 1 and 4/19 by product 0, of 13/19.
             {"product_id": 13, "because": similar((12, 0.692), (11, 0.308))},
-            # 3/19 by product 1, and -5/19 by product 0, which speaks against it.
+            {"product_id": 11, "because": REPEAT_JANUARY},
             {"product_id": 14, "because": similar((12, 1.0))},
         ],
-    }
-    # Ben has bought nothing that the model knows.
-    assert reasons(found["user:8:top_buys_because"]) == {15: REPEATS[4], 12: POPULAR, 11: POPULAR}
-    # Clara's product 3 points away from product 0, and hardly towards product 1: with confidence 1
-    # A = [[4, 1], [1, 3]], W = [[3, -1], [-1, 4]] / 11, so that it contributes -3/11 and 1/11.
-    assert reasons(found["user:9:top_buys_because"]) == {
-        14: REPEATS[1],
-        11: POPULAR,
-        12: similar((14, 1.0)),
     }
 
 
 def test_what_is_pinned_is_there_for_that_whatever_else_speaks_for_it() -> None:
-    bought = histories()
-    found = dict(
-        explanations(
-            [lists([0, 2, 1], [4, 1, 0])],
-            bought,
-            EDITION,
-            explain=by_als(bought),
-            pinned=np.array([2, 0]),
-        )
-    )
-    assert reasons(found["user:7:top_buys_because"]) == {11: PINNED, 13: PINNED, 12: REPEATS[3]}
-    assert reasons(found["user:8:top_buys_because"]) == {15: REPEATS[4], 12: POPULAR, 11: PINNED}
+    assert why(lists([0, 2, 1], [4, 1, 0]), histories(), pinned=[2, 0]) == {
+        "user:7:top_buys_because": {11: PINNED, 13: PINNED, 12: REPEATS[3]},
+        "user:8:top_buys_because": {15: REPEATS[4], 12: POPULAR, 11: PINNED},
+    }
+
+
+def test_products_that_nobody_has_bought() -> None:
+    """Position 9 of the first user is not position 4, which the next has bought, five later."""
+    block, more = lists([9, 6, 0], [9, 6, 4]), [16, 17, 18, 19, 20]
+    assert why(block, histories(), more_ids=more, pinned=[6]) == {
+        "user:7:top_buys_because": {20: POPULAR, 17: PINNED, 11: REPEAT_JANUARY},
+        "user:8:top_buys_because": {20: POPULAR, 17: PINNED, 15: REPEATS[4]},
+    }
 
 
 def test_without_a_model_what_was_never_bought_is_popular() -> None:
-    found = dict(explanations([lists([0, 2, 3])], histories(), EDITION))
-    assert reasons(found["user:7:top_buys_because"]) == {
-        11: REPEAT_JANUARY,
-        13: POPULAR,
-        14: POPULAR,
+    assert why(lists([0, 2, 3]), histories(), model=None) == {
+        "user:7:top_buys_because": {11: REPEAT_JANUARY, 13: POPULAR, 14: POPULAR}
     }
 
 
 def test_ids_of_text_and_users_whose_ids_no_key_can_hold() -> None:
     bought = histories(("", "ben", "clara"), ("a", "b", "c", "d", "e"))
-    found = dict(
-        explanations(
-            [lists([0, 2, 3], [4, 1, 0], [3, 0, 1])], bought, EDITION, explain=by_als(bought)
-        )
-    )
-    assert {key: reasons(value) for key, value in found.items()} == {
+    assert why(lists([0, 2, 3], [4, 1, 0], [3, 0, 1]), bought) == {
         "user:ben:top_buys_because": {"e": REPEATS[4], "b": POPULAR, "a": POPULAR},
         "user:clara:top_buys_because": {"d": REPEATS[1], "a": POPULAR, "b": similar(("d", 1.0))},
     }
 
 
 def test_reasons_are_of_the_products_that_the_list_has() -> None:
-    bought = histories()
-    block = lists([0, 2, 3], [4, 1, 0], lengths=[2, 1])
-    found = dict(explanations([block], bought, EDITION, explain=by_als(bought)))
-    assert list(reasons(found["user:7:top_buys_because"])) == [11, 13]
-    assert list(reasons(found["user:8:top_buys_because"])) == [15]
+    found = why(lists([0, 2, 3], [4, 1, 0], lengths=[2, 1]), histories())
+    assert {key: list(reasons) for key, reasons in found.items()} == {
+        "user:7:top_buys_because": [11, 13],
+        "user:8:top_buys_because": [15],
+    }
 
 
 def test_a_purchase_that_rounds_to_nothing_is_not_named() -> None:
     """Factors at nearly right angles: product 1 says less than a thousandth of product 2."""
-    model = AlsModel(
-        np.array([[1, 0], [1e-4, 1], [1, 0]], np.float32),
-        np.arange(3),
-        np.ones(3, np.float32),
-        1,
-        1.0,
-        10.0,
-    )
-    bought = histories((1, 2), (0, 1, 2), [[1, 1, 0], [0, 0, 1]], [[1, 1, 0], [0, 0, 1]])
+    factors = np.array([[1, 0], [1e-4, 1], [1, 0]], np.float32)
+    model = replace(MODEL, product_factors=factors, regularization=10.0)
+    bought = histories((1, 2), (1, 2, 3), [[1, 1, 0], [0, 0, 1]], [[1, 1, 0], [0, 0, 1]])
     assert explain(model, bought.weights[:1], np.array([[2]])).purchases.tolist() == [[[0, 1, -1]]]
-    found = explanations([lists([2], [2])], bought, EDITION, explain=by_als(bought, model))
-    [(_, value), _] = found
-    assert reasons(value) == {2: similar((0, 1.0))}
+    assert why(lists([2]), bought, model)["user:1:top_buys_because"] == {3: similar((1, 1.0))}
 
 
 def test_no_lists_and_empty_lists() -> None:
     bought = histories()
-    assert list(explanations([], bought, EDITION)) == []
-    found = dict(
-        explanations(
-            [TopLists(0, np.empty((3, 0), np.int64), np.empty((3, 0), np.float32))],
-            bought,
-            EDITION,
-            explain=by_als(bought),
-        )
-    )
-    assert [reasons(value) for value in found.values()] == [{}] * 3
+    assert list(explanations([], bought, bought.product_ids, EDITION)) == []
+    empty = TopLists(0, np.empty((3, 0), np.int64), np.empty((3, 0), np.float32))
+    assert [value["because"] for value in published(empty, bought).values()] == [[]] * 3
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_times_may_be_of_any_unit(unit: str) -> None:
+    bought = histories()
+    bought = replace(bought, last=bought.last.astype(f"datetime64[{unit}]"))
+    assert why(lists([1, 2]), bought)["user:7:top_buys_because"][12] == REPEATS[3]
 
 
 # --- Any lists of many users, in any blocks
@@ -269,6 +281,7 @@ def test_reasons_are_those_of_the_definition_in_whatever_blocks(
         explanations(
             blocks,
             MANY_BOUGHT,
+            MANY_BOUGHT.product_ids,
             EDITION,
             explain=lambda users, products: explainer(known[users], products),
             pinned=np.array(sorted(pinned), np.int64),
@@ -285,14 +298,3 @@ def test_reasons_are_those_of_the_definition_in_whatever_blocks(
 def test_the_many_have_every_kind_of_reason() -> None:
     kinds = {reason[0] for user in range(USERS) for reason in expected(user, set())}
     assert kinds == {"repeat", "similar", "popular"}
-
-
-@pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_times_are_as_arrow_has_them(unit: str) -> None:
-    bought = histories()
-    last = bought.last.astype(f"datetime64[{unit}]")
-    other = Histories(
-        bought.weights, bought.counts, last, last, bought.user_ids, bought.product_ids
-    )
-    [(_, value), *_] = explanations([lists([1, 0])], other, EDITION)
-    assert reasons(value)[12] == REPEATS[3]
