@@ -62,7 +62,7 @@ texts = st.text(min_size=1, max_size=MAX_ID_LENGTH).filter(str.isprintable)
 ids = bigints | texts | st.uuids().map(str)
 scores = st.floats(allow_nan=False, allow_infinity=False)
 instants = st.datetimes(timezones=st.just(UTC))
-counts = st.integers(0, 2**40)
+counts, positives = st.integers(0, 2**40), st.integers(1, 2**40)
 FAMILIES_OF_IDS = [family for family in Family if family is not Family.GLOBAL_TOP_BUYS]
 
 lists = st.builds(
@@ -110,9 +110,11 @@ evidences = st.builds(
     Evidence,
     schema=st.just(SCHEMA_VERSION),
     model_version=st.text(),
-    baskets=counts,
-    orders=counts,
-    products=st.lists(st.builds(PairCount, product_id=ids, orders=counts, product_orders=counts)),
+    baskets=positives,
+    orders=positives,
+    products=st.lists(
+        st.builds(PairCount, product_id=ids, orders=counts, product_orders=positives)
+    ),
     borrowed=st.booleans(),
 )
 publications = st.builds(
