@@ -1,5 +1,7 @@
 """Products that are blocked or unavailable: no list has them, and lists stay full."""
 
+from random import Random
+
 import pytest
 
 from serving.contract import Family, Pairing, Repeat, blocked_key, unavailable_key
@@ -67,6 +69,27 @@ def test_lists_stay_full_however_many_are_blocked(api, published, path):
     assert products_of(_get(api, path, {"limit": 5})) == products[SPARE + 60 : SPARE + 65]
     published.client.sadd(blocked_key(), *products)
     assert products_of(_get(api, path, {"limit": 5})) == []
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_limit_exclusions_and_both_sets_together(api, published, path):
+    random = Random(1)
+    for _ in range(30):
+        products = random.sample(range(1000), random.randint(1, 150))
+        blocked, unavailable, excluded = (
+            random.sample(products, random.randint(0, len(products)) // random.randint(1, 20))
+            for _ in range(3)
+        )
+        limit = random.randint(1, 100)
+        published.client.flushall()
+        publish_everywhere(published, *products)
+        for key, ids in [(blocked_key(), blocked), (unavailable_key(), unavailable)]:
+            if ids:
+                published.client.sadd(key, *ids)
+        gone = {*blocked, *unavailable, *excluded}
+        expected = [product for product in products if product not in gone][:limit]
+        params = {"limit": limit, "exclude": excluded}
+        assert products_of(_get(api, path, params)) == expected
 
 
 @pytest.mark.parametrize("path", LISTS)
