@@ -75,7 +75,7 @@ def test_lists_stay_full_however_many_are_blocked(api, published, path):
 def test_limit_exclusions_and_both_sets_together(api, published, path):
     random = Random(1)
     for _ in range(30):
-        products = random.sample(range(1000), random.randint(1, 150))
+        products = random.sample(range(1000, 2000), random.randint(1, 150))
         blocked, unavailable, excluded = (
             random.sample(products, random.randint(0, len(products)) // random.randint(1, 20))
             for _ in range(3)
