@@ -6,10 +6,12 @@ After an hour it hands over to a successor, which has started meanwhile. That su
 the sensor's business (:mod:`recsys_assets.automation`).
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -21,6 +23,7 @@ from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 
 if TYPE_CHECKING:
     from recsys_assets.ingest.interactions import Refresh
+    from recsys_assets.publish.merchandising import BadRow
     from recsys_assets.publish.personal import PublishedUsers, Recipes
     from recsys_assets.publish.redis_client import Client
     from recsys_assets.shop_session import ShopSession
@@ -36,6 +39,9 @@ class FollowConfig(dg.Config):
     seconds: float = Field(0.5, ge=0, description="between two looks for changed orders")
     quiet_minutes: float = Field(
         30.0, gt=0, description="without changes, after which the assets are confirmed to be fresh"
+    )
+    availability_seconds: float = Field(
+        10.0, ge=0, description="between two looks for products that the shop does not sell now"
     )
     minutes: float = Field(
         MINUTES,
@@ -66,10 +72,14 @@ def follow_orders(
             stack.enter_context(publishing(session.connection, session.shop, FOLLOWING))
         started = refreshed = time.monotonic()
         follower = _Follower(context, session, client, Recipes(artifacts.als_model))
-        seen = None
+        shelf = _Shelf(context, session, client)
+        seen, looked = None, -math.inf
         while True:
-            changes = session.changes()
             now = time.monotonic()
+            if now - looked >= config.availability_seconds:
+                shelf.look()
+                looked = now
+            changes = session.changes()
             if changes != seen or now - refreshed > 60 * config.quiet_minutes:
                 yield from follower.refresh()
                 seen, refreshed = changes, now
@@ -156,6 +166,36 @@ class _Follower:
         except ArtifactError as error:
             self.context.log.warning(f"users' lists are left as they are: {error}")
             return None
+
+
+@dataclass
+class _Shelf:
+    """What the shop sells now, brought to our table and to Redis; told where it changes."""
+
+    context: dg.OpExecutionContext
+    session: "ShopSession"
+    client: "Client"
+    bad_rules: "list[BadRow]" = field(default_factory=list)
+
+    def look(self) -> None:
+        """Let products that the shop has stopped selling be skipped at once."""
+        from recsys_assets.catalogue import refresh_unavailable
+        from recsys_assets.publish.merchandising import read_rules
+        from recsys_assets.publish.unavailable import publish_unavailable
+
+        session, log = self.session, self.context.log
+        if changes := refresh_unavailable(session.connection, session.shop):
+            log.info(
+                f"{changes.added:,} products have become unavailable and {changes.removed:,}"
+                f" available again; {changes.total:,} are unavailable"
+            )
+        rules, bad = read_rules(session, datetime.now(UTC))
+        for row in bad if bad != self.bad_rules else ():
+            log.warning(str(row))
+        self.bad_rules = bad
+        published = publish_unavailable(session, self.client, rules)
+        if published.added or published.removed:
+            log.info(f"{published.total:,} products are skipped in the lists that are published")
 
 
 def _materialization(

@@ -1,0 +1,135 @@
+"""The set of unavailable products in a real Redis, beside what is published there."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import redis
+
+from recsys_assets.catalogue import refresh_unavailable
+from recsys_assets.publish.merchandising import Action, Rule, Rules, Scope
+from recsys_assets.publish.redis_client import RedisUnavailableError, connect
+from recsys_assets.publish.unavailable import (
+    PublishedSet,
+    oldest_lists,
+    publish_unavailable,
+)
+from recsys_assets.shop_session import ShopSession
+from serving.contract import Family, encode_id, unavailable_key
+from tests.publications import shop_session
+from tests.published import Publisher
+from tests.shops import create_shop, id_of
+
+TRAINED = datetime(2025, 3, 1, 3, 0, 0, 123456, tzinfo=UTC)
+MARGIN = timedelta(hours=1)
+
+
+def version(made: datetime) -> str:
+    return made.strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with closing(connect(redis_url)) as client:
+        assert isinstance(client, redis.Redis)
+        yield client
+
+
+@pytest.fixture
+def session(database_url: str) -> Iterator[ShopSession]:
+    """A shop without products that are unavailable."""
+    with psycopg.connect(database_url) as connection:
+        create_shop(connection)
+    with shop_session(database_url) as session:
+        refresh_unavailable(session.connection, session.shop)
+        yield session
+
+
+def become_unavailable(session: ShopSession, *products: object, at: datetime) -> None:
+    for product in products:
+        session.connection.execute(
+            "INSERT INTO unavailable_products VALUES (%s, %s)", [product, at]
+        )
+
+
+def held(client: redis.Redis) -> set[str]:
+    return {member.decode() for member in client.smembers(unavailable_key())}  # type: ignore
+
+
+def test_what_became_unavailable_since_the_oldest_model_is_held(
+    session: ShopSession, client: redis.Redis
+) -> None:
+    publisher = Publisher(client)
+    publisher.record(Family.BOUGHT_TOGETHER, model_version=version(TRAINED))
+    publisher.record(Family.USER_TOP_BUYS, model_version=version(TRAINED + timedelta(days=1)))
+    become_unavailable(session, 1, at=TRAINED - MARGIN - timedelta(seconds=1))
+    become_unavailable(session, 2, at=TRAINED - MARGIN)
+    become_unavailable(session, 3, 4, at=TRAINED + timedelta(days=2))
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(3, 0, 3)
+    assert held(client) == {"2", "3", "4"}
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 0, 3)
+    # the lists are made anew
+    publisher.record(Family.BOUGHT_TOGETHER, model_version=version(TRAINED + timedelta(days=3)))
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1, 2)
+    assert held(client) == {"3", "4"}
+    session.connection.execute("DELETE FROM unavailable_products")
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 2, 0)
+    assert not client.exists(unavailable_key())
+
+
+@pytest.mark.parametrize("of", [[], ["rules-3"], ["rules-3", version(TRAINED)]])
+def test_all_are_held_where_it_is_not_known_when_lists_were_made(
+    session: ShopSession, client: redis.Redis, of: list[str]
+) -> None:
+    for family, model_version in zip(Family, of, strict=False):
+        Publisher(client).record(family, model_version=model_version)
+    assert oldest_lists(client) is None
+    become_unavailable(session, 1, at=TRAINED - timedelta(days=900))
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(1, 0, 1)
+
+
+def test_what_is_blocked_everywhere_is_held(session: ShopSession, client: redis.Redis) -> None:
+    rules = Rules(
+        (
+            Rule(Scope.EVERYWHERE, None, 7, Action.BLOCK, 0),
+            Rule(Scope.EVERYWHERE, None, 8, Action.PIN, 0),
+            Rule(Scope.TOP_BUYS, None, 9, Action.BLOCK, 0),
+        )
+    )
+    assert publish_unavailable(session, client, rules) == PublishedSet(1, 0, 1)
+    assert held(client) == {"7"}
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1, 0)
+
+
+@pytest.mark.parametrize("id_type", ["text", "uuid"])
+def test_ids_are_held_as_the_contract_writes_them(
+    database_url: str, client: redis.Redis, id_type: str
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        create_shop(connection, id_type=id_type)
+    with shop_session(database_url) as session:
+        refresh_unavailable(session.connection, session.shop)
+        become_unavailable(session, id_of(1, id_type), at=TRAINED)
+        if id_type == "text":
+            become_unavailable(session, "no\nkey", "grün", at=TRAINED)
+        publish_unavailable(session, client, Rules())
+    expected = {encode_id(str(id_of(1, id_type)))}
+    assert held(client) == (expected | {"grün"} if id_type == "text" else expected)
+
+
+def test_many_products_are_sent_in_parts(session: ShopSession, client: redis.Redis) -> None:
+    session.connection.execute(
+        "INSERT INTO unavailable_products SELECT n, now() FROM generate_series(1, 1234) AS n"
+    )
+    assert publish_unavailable(session, client, Rules()).added == 1234
+    session.connection.execute("DELETE FROM unavailable_products WHERE product_id > 3")
+    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1231, 3)
+    assert held(client) == {"1", "2", "3"}
+
+
+def test_what_redis_refuses_is_told(session: ShopSession, client: redis.Redis) -> None:
+    client.set(unavailable_key(), "something else")
+    with pytest.raises(RedisUnavailableError, match="which products are unavailable: WRONGTYPE"):
+        publish_unavailable(session, client, Rules())
