@@ -22,8 +22,9 @@ from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import is_under_way
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import inspect_shop
+from serving.contract import unavailable_key
 from tests.commands import eventually
-from tests.graphs import Graph, materializations, metadata
+from tests.graphs import Graph, materializations, metadata, reasons
 from tests.shops import Order, add_orders, create_shop, day
 
 INTERACTIONS = "user_product_interactions"
@@ -168,6 +169,42 @@ def test_the_successor_waits_until_the_hour_is_over_and_then_follows(
     assert not second.done()
     clock.minutes = 180
     ended(second, refreshes=3)
+
+
+def skipped(shop: Graph) -> set[Any]:
+    """The products that readers skip."""
+    with shop.redis() as client:
+        return set(client.smembers(unavailable_key()))  # type: ignore[arg-type]
+
+
+def test_what_the_shop_stops_selling_or_blocks_is_skipped(
+    shop: Graph, clock: Clock, start: Follow
+) -> None:
+    with shop.database() as connection:
+        connection.execute("CREATE TABLE products (id bigint, is_active boolean)")
+        connection.execute("INSERT INTO products VALUES (10, true), (11, false)")
+        run = start(quiet_minutes=1000)
+        clock.reach(0)
+        assert skipped(shop) == {"11"}
+        connection.execute("UPDATE products SET is_active = NOT is_active")
+        connection.execute(
+            "INSERT INTO recommendation_rules (product_id, action)"
+            " VALUES ('12', 'block'), ('13', 'hide')"
+        )
+        clock.reach(9 / 60)
+        assert skipped(shop) == {"11"}
+        clock.reach(10 / 60)
+        assert skipped(shop) == {"10", "12"}
+    clock.minutes = 120
+    ended(run, refreshes=1)
+
+
+def test_a_query_of_availability_that_fails_is_told_at_once(shop: Graph, clock: Clock) -> None:
+    settings = shop.settings.model_copy(update={"unavailable_products_query": "SELECT 'tea'"})
+    result = replace(shop, settings=settings).refresh()
+    assert not result.success
+    assert "RECSYS_UNAVAILABLE_PRODUCTS_QUERY" in reasons(result)["follow_orders"]
+    assert materializations(result) == []
 
 
 def test_a_retraining_goes_on_beside(shop: Graph, clock: Clock, start: Follow) -> None:
