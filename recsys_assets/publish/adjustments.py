@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_assets.learn.blending import top_n
 from recsys_assets.learn.matrix import Ids, positions
+from recsys_assets.publish.diversity import CategoryCap, cap_per_category
 from recsys_assets.publish.merchandising import Rules, Scope
 from serving.contract import Id
 
@@ -79,6 +81,43 @@ def adjust_scores(scores: Floats, adjusted: Adjustments) -> None:
         plain, boost = scores[:, boosted], adjusted.multiplier[boosted]
         scores[:, boosted] = np.where(plain > 0, plain * boost, plain / boost)
     scores[:, adjusted.excluded] = -np.inf
+
+
+def wanted_top_n(
+    scores: Floats,
+    n: int,
+    order: Positions | None = None,
+    *,
+    adjusted: Adjustments,
+    cap: CategoryCap | None = None,
+) -> tuple[Positions, Floats]:
+    """:func:`top_n` as the shop wants it: the ``n`` best products of each row, pins first.
+
+    ``scores`` is rows x P and is changed in place; positions are in the ``product_ids`` of
+    ``adjusted``. Where fewer than ``n`` are wanted, a list ends in scores of minus infinity.
+    """
+    adjust_scores(scores, adjusted)
+    if cap is None:
+        products, best = top_n(scores, n, order)
+    else:
+        products, best = _capped_top_n(scores, n, order, cap)
+    return place_pins(products, best, adjusted.pinned)
+
+
+def _capped_top_n(
+    scores: Floats, n: int, order: Positions | None, cap: CategoryCap
+) -> tuple[Positions, Floats]:
+    """The best of each row within the cap, of ever more candidates where they do not suffice."""
+    rows, columns = scores.shape
+    products, best = np.zeros((rows, n), np.int64), np.full((rows, n), -np.inf, np.float32)
+    wanting, candidates = np.arange(rows), n
+    while len(wanting):
+        candidates = min(2 * candidates, columns)
+        some = top_n(scores[wanting], candidates, order)
+        capped = cap_per_category(*some, cap.categories, cap.most, n)
+        products[wanting], best[wanting] = capped.products, capped.scores
+        wanting = wanting[capped.is_short & (candidates < columns)]
+    return products, best
 
 
 def place_pins(products: Positions, scores: Floats, pinned: Positions) -> tuple[Positions, Floats]:
