@@ -6,13 +6,15 @@ those with the consequent, and ``N`` all baskets:
 - support ``n / N``, confidence ``n / n_a`` (Agrawal, Imielinski and Swami, 1993);
 - lift ``n / E`` with ``E = n_a * n_c / N``, the orders that chance alone would give (Brin, Motwani,
   Ullman and Tsur, 1997, who call it interest);
-- strength ``n / (E + k)``, the lift shrunk towards 0 where ``E`` is small beside ``k``, as in the
+- strength ``n / (E + k + q * n_a)``, the lift shrunk towards 0 where ``E`` is small, as in the
   gamma-Poisson model of DuMouchel (1999). Raw lift puts pairs first that met once by accident;
-  strength does not.
+  strength does not. It is the confidence over ``n_c / N + q + k / n_a``: ``k`` holds down
+  antecedents of few orders, ``q`` what consequents gain by being rare. Being below ``1 / q``
+  whatever the antecedent, strengths of several can be combined for a cart.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,8 @@ class BasketRules:
         support: float64 [R], ``n / N``.
         confidence: float64 [R], ``n / n_a``.
         lift: float64 [R], ``n / E``, ``E = n_a * n_c / N``.
-        strength: float64 [R], ``n / (E + k)``.
+        strength: float64 [R], ``n / (E + k + q * n_a)``.
+        antecedent_shrinkage: ``q`` of the strength, a share of the orders with the antecedents.
     """
 
     product_ids: Ids
@@ -54,20 +57,29 @@ class BasketRules:
     confidence: Floats
     lift: Floats
     strength: Floats
+    antecedent_shrinkage: float = 0.0
 
 
-def rules_from_itemsets(itemsets: Itemsets, shrinkage: float = 10.0) -> BasketRules:
+def rules_from_itemsets(
+    itemsets: Itemsets, shrinkage: float = 10.0, antecedent_shrinkage: float = 0.0
+) -> BasketRules:
     """Every rule with one consequent: from an itemset of size s, s rules.
 
     Args:
         itemsets: frequent itemsets, with all their subsets (as ``frequent_itemsets`` returns).
-        shrinkage: ``k`` of the strength, in orders, 0 or more; 0 gives the raw lift.
+        shrinkage: ``k`` of the strength, in orders, 0 or more.
+        antecedent_shrinkage: ``q`` of the strength, a share of the orders with the antecedents, 0
+            or more. Both 0 give the raw lift.
 
     Raises:
-        ValueError: a negative shrinkage.
+        ValueError: a negative shrinkage of either kind.
     """
     if shrinkage < 0:
         raise ValueError(f"shrinkage is {shrinkage}; it is a number of orders, 0 or more")
+    if antecedent_shrinkage < 0:
+        raise ValueError(
+            f"antecedent_shrinkage is {antecedent_shrinkage}; it is a share of orders, 0 or more"
+        )
     antecedents, consequent, orders, antecedent_orders = (
         np.concatenate(columns) for columns in zip(*_rule_columns(itemsets), strict=True)
     )
@@ -87,7 +99,8 @@ def rules_from_itemsets(itemsets: Itemsets, shrinkage: float = 10.0) -> BasketRu
         support=orders / max(itemsets.n_orders, 1),
         confidence=orders / antecedent_orders,
         lift=orders / by_chance,
-        strength=orders / (by_chance + shrinkage),
+        strength=orders / (by_chance + shrinkage + antecedent_shrinkage * antecedent_orders),
+        antecedent_shrinkage=antecedent_shrinkage,
     )
 
 
@@ -158,19 +171,34 @@ def top_consequents(rules: BasketRules, top_n: int, min_orders: int = 1) -> TopC
     """
     one_antecedent = (rules.antecedents[:, 1:] == -1).all(axis=1)
     rows = np.flatnonzero(one_antecedent & (rules.orders >= min_orders))
-    antecedent = rules.antecedents[rows, 0]
-    order = np.lexsort(
-        (rules.consequent[rows], -rules.orders[rows], -rules.strength[rows], antecedent)
-    )
-    n_products = len(rules.product_ids)
-    antecedent = antecedent[order]
-    starts = np.searchsorted(antecedent, np.arange(n_products))
-    place = np.arange(len(order)) - starts[antecedent]
-    kept = rows[order[place < top_n]]
-    lengths = np.bincount(rules.antecedents[kept, 0], minlength=n_products)
+    kept = _strongest(rules, rows, top_n)
+    lengths = np.bincount(rules.antecedents[kept, 0], minlength=len(rules.product_ids))
     return TopConsequents(
         indptr=np.concatenate([[0], np.cumsum(lengths)]),
         consequents=rules.consequent[kept],
         strengths=rules.strength[kept],
         rules=kept,
     )
+
+
+def strongest_rules(rules: BasketRules, most: int) -> BasketRules:
+    """The ``most`` strongest rules of each set of antecedents, in their order among ``rules``.
+
+    Ties are broken as by :func:`top_consequents`, whose lists of up to ``most`` stay the same.
+    """
+    kept = np.sort(_strongest(rules, np.arange(len(rules.orders)), most))
+    return replace(rules, **{name: getattr(rules, name)[kept] for name in _COLUMNS})
+
+
+_COLUMNS = ("antecedents", "consequent", "orders", "support", "confidence", "lift", "strength")
+
+
+def _strongest(rules: BasketRules, rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Of these rows the ``most`` strongest of each set of antecedents, sets in ascending order."""
+    ranking = (rules.consequent[rows], -rules.orders[rows], -rules.strength[rows])
+    order = rows[np.lexsort((*ranking, *rules.antecedents[rows].T[::-1]))]
+    antecedents = rules.antecedents[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (antecedents[1:] != antecedents[:-1]).any(axis=1)
+    place = np.arange(len(order)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    return order[place < most]

@@ -1,10 +1,17 @@
 """Rules and ranked lists, worked out by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from recsys_assets.learn.itemsets import frequent_itemsets
-from recsys_assets.learn.rules import rules_from_itemsets, top_consequents
+from recsys_assets.learn.rules import (
+    BasketRules,
+    rules_from_itemsets,
+    strongest_rules,
+    top_consequents,
+)
 from tests.breakfasts import BREAD, BREAKFASTS, BUTTER, JAM, MILK, gathered
 
 
@@ -77,6 +84,27 @@ def test_negative_shrinkage_is_refused() -> None:
         rules_from_itemsets(frequent_itemsets(gathered(BREAKFASTS), min_orders=1), shrinkage=-1)
 
 
+def test_shrinkage_that_grows_with_the_antecedent() -> None:
+    itemsets = frequent_itemsets(gathered(BREAKFASTS), min_orders=2)
+    rules = rules_from_itemsets(itemsets, shrinkage=1, antecedent_shrinkage=0.25)
+    strengths = {
+        (int(antecedent), int(consequent)): float(strength)
+        for antecedent, consequent, strength in zip(
+            rules.antecedents[:, 0], rules.consequent, rules.strength, strict=True
+        )
+    }
+    # Bread is in 4 orders, jam in 2: n / (E + 1 + 4 / 4), and n / (E + 1 + 2 / 4).
+    assert strengths[BREAD, JAM] == pytest.approx(2 / 3.6)
+    assert strengths[JAM, BREAD] == pytest.approx(2 / 3.1)
+    assert (rules.shrinkage, rules.antecedent_shrinkage) == (1, 0.25)
+
+
+def test_negative_shrinkage_by_the_antecedent_is_refused() -> None:
+    itemsets = frequent_itemsets(gathered(BREAKFASTS), min_orders=1)
+    with pytest.raises(ValueError, match="antecedent_shrinkage is -1"):
+        rules_from_itemsets(itemsets, antecedent_shrinkage=-1)
+
+
 def test_strongest_consequents_come_first() -> None:
     rules = rules_from_itemsets(frequent_itemsets(gathered(BREAKFASTS), min_orders=1))
     lists = top_consequents(rules, top_n=2)
@@ -115,3 +143,34 @@ def test_rules_with_several_antecedents_make_no_lists() -> None:
     ours, theirs = top_consequents(pairs, 3), top_consequents(triples, 3)
     assert theirs.consequents.tolist() == ours.consequents.tolist()
     assert theirs.indptr.tolist() == ours.indptr.tolist()
+
+
+def test_the_strongest_rules_of_each_set_of_antecedents() -> None:
+    itemsets = frequent_itemsets(
+        gathered(BREAKFASTS), min_orders=1, engine="mlxtend", max_itemset_size=3
+    )
+    rules = rules_from_itemsets(itemsets)
+    kept = strongest_rules(rules, 1)
+    # Every product with its strongest consequent, and every two products with theirs. By chance
+    # bread and butter come with jam in 3 * 2 / 5 orders, with milk in as many: jam is the lower.
+    assert dict(
+        zip(map(tuple, kept.antecedents.tolist()), kept.consequent.tolist(), strict=True)
+    ) == {
+        (BREAD, -1): BUTTER,
+        (BUTTER, -1): BREAD,
+        (JAM, -1): BREAD,
+        (MILK, -1): BUTTER,
+        (BREAD, BUTTER): JAM,
+        (BREAD, JAM): BUTTER,
+        (BREAD, MILK): BUTTER,
+        (BUTTER, JAM): BREAD,
+        (BUTTER, MILK): BREAD,
+    }
+    lists, of_all = top_consequents(kept, 1), top_consequents(rules, 1)
+    assert lists.consequents.tolist() == of_all.consequents.tolist()
+    assert np.array_equal(kept.strength[lists.rules], of_all.strengths)
+    everything = strongest_rules(rules, 9)
+    assert all(
+        np.array_equal(getattr(everything, f.name), getattr(rules, f.name))
+        for f in fields(BasketRules)
+    )
