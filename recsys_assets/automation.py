@@ -21,7 +21,7 @@ OF_THE_SHOP = dg.AssetSelection.checks_for_assets("orders", "order_items")
 # Steps of a run share one process: its start and imports are then paid once.
 retrain_daily = dg.define_asset_job(
     "retrain_daily",
-    selection=dg.AssetSelection.groups("ingest", "learn", "publish") | OF_THE_SHOP,
+    selection=dg.AssetSelection.groups("ingest", "learn", "evaluate", "publish") | OF_THE_SHOP,
     executor_def=dg.in_process_executor,
     description="Both models from all orders, and everything that is published from them.",
 )
@@ -52,6 +52,7 @@ def freshness_policies(settings: Settings) -> Mapping[str, dg.FreshnessPolicy]:
         "user_top_buys": top_buys,
         "global_top_buys": top_buys,
         "als_model": models,
+        "top_buys_backtest": models,
         "basket_rules": models,
         "bought_together": models,
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from recsys_assets import automation
+from recsys_assets.evaluate import assets as evaluate
 from recsys_assets.evaluate import checks
 from recsys_assets.follow import refresh_on_new_orders
 from recsys_assets.housekeeping import delete_old_runs_daily
@@ -17,6 +18,7 @@ from recsys_assets.settings import Settings, ShopSettings, load_settings
 ASSETS = [
     ingest.user_product_interactions,
     learn.als_model,
+    evaluate.top_buys_backtest,
     publish.user_top_buys,
     publish.global_top_buys,
     learn.basket_rules,

@@ -18,13 +18,14 @@ import dagster as dg
 from pydantic import Field
 
 from recsys_assets.ingest.assets import interactions_metadata
-from recsys_assets.publish.assets import LENGTH, OWN_WEIGHT, top_buys_metadata
+from recsys_assets.publish.assets import EXPLAINED, LENGTH, top_buys_metadata
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 
 if TYPE_CHECKING:
     from recsys_assets.ingest.interactions import Refresh
+    from recsys_assets.publish.list_making import ListMakers
     from recsys_assets.publish.merchandising import BadRow
-    from recsys_assets.publish.personal import PublishedUsers, Recipes
+    from recsys_assets.publish.personal import PublishedUsers
     from recsys_assets.publish.redis_client import Client
     from recsys_assets.shop_session import ShopSession
 
@@ -63,7 +64,7 @@ def follow_orders(
     Ends when its time is over and a successor waits, or at twice that time.
     """
     from recsys_assets.publish.changed_users import is_under_way, publishing
-    from recsys_assets.publish.personal import Recipes
+    from recsys_assets.publish.list_making import ListMakers
 
     with ExitStack() as stack:
         session = stack.enter_context(shop.session())
@@ -71,7 +72,7 @@ def follow_orders(
         with publishing(session.connection, session.shop, WAITING):
             stack.enter_context(publishing(session.connection, session.shop, FOLLOWING))
         started = refreshed = time.monotonic()
-        follower = _Follower(context, session, client, Recipes(artifacts.als_model))
+        follower = _Follower(context, session, client, ListMakers(artifacts.als_model))
         shelf = _Shelf(context, session, client)
         seen, looked = None, -math.inf
         while True:
@@ -107,7 +108,7 @@ class _Follower:
     context: dg.OpExecutionContext
     session: "ShopSession"
     client: "Client"
-    recipes: "Recipes"
+    makers: "ListMakers"
 
     def refresh(self) -> Iterator[dg.AssetMaterialization]:
         """Bring interactions and lists up to the orders; a materialization of each asset."""
@@ -158,9 +159,9 @@ class _Follower:
             return publish_users(
                 self.session,
                 self.client,
-                self.recipes,
+                self.makers,
                 length=LENGTH,
-                own_weight=OWN_WEIGHT,
+                explained=EXPLAINED,
                 only_changed=True,
             )
         except ArtifactError as error:

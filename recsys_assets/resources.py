@@ -61,7 +61,9 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
             arrow_reader(self.url, statement_timeout_seconds=timeout) as read,
         ):
             shop = inspect_shop(connection, self)
-            yield ShopSession(connection, shop, self.half_life, self.overlap, read)
+            yield ShopSession(
+                connection, shop, self.half_life, self.overlap, read, self.most_per_category
+            )
 
     def read(self, query: Callable[[Shop], sql.Composed]) -> "pa.Table":
         """The Arrow table of a query over the shop."""

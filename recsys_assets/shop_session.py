@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class ShopSession:
     """A connection in autocommit mode, the shop found there, and how its purchases weigh.
 
-    ``read`` gives the Arrow table of a query, on a second connection.
+    ``read`` gives the Arrow table of a query, on a second connection. ``most_per_category`` caps
+    the products of a category in a list.
     """
 
     connection: psycopg.Connection
@@ -27,6 +28,7 @@ class ShopSession:
     half_life: timedelta
     overlap: timedelta
     read: "Callable[[sql.Composed], pa.Table]"
+    most_per_category: int | None = None
 
     def changes(self) -> tuple[Any, ...]:
         """What is other as soon as an order has changed, or there are lists to be published.

@@ -106,7 +106,7 @@ def als_model_sound(artifacts: ArtifactStore) -> dg.AssetCheckResult:
     """The pickle loads; its factors are finite and have a row for every id."""
     import numpy as np
 
-    header, arrays = artifacts.load(ALS_MODEL)
+    header, arrays = artifacts.latest(ALS_MODEL)
     factors = arrays["product_factors"]
     complete = len(factors) == len(arrays["product_ids"]) == len(arrays["popularity"])
     finite = bool(np.isfinite(factors).all())
@@ -128,7 +128,7 @@ def basket_rules_sound(artifacts: ArtifactStore) -> dg.AssetCheckResult:
     """The pickle loads; supports and confidences are in (0, 1], lifts and strengths positive."""
     import numpy as np
 
-    header, arrays = artifacts.load(BASKET_RULES)
+    header, arrays = artifacts.latest(BASKET_RULES)
     shares = np.concatenate([arrays["support"], arrays["confidence"]])
     strengths = np.concatenate([arrays["lift"], arrays["strength"]])
     rules = len(arrays["orders"])

@@ -31,13 +31,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """What a candidate is held against.
+    """What a candidate is held against, and in which scope.
 
     ``must_beat``: it has to be better, beyond doubt. Otherwise it must not be worse, beyond doubt,
     by more than ``tolerance``, a share of what it is held against.
     """
 
     against: str
+    scope: str
     must_beat: bool = False
     tolerance: float = 0.0
 
@@ -47,17 +48,24 @@ class Gate:
     """One comparison: the two means, the interval of their difference, and what it says."""
 
     against: str
+    scope: str
     metric: str
     candidate: float
     baseline: float
     difference: Interval
     verdict: Verdict
 
+    @property
+    def is_passed(self) -> bool:
+        """Whether nothing is said against the candidate, and no doubt is left."""
+        return self.verdict is Verdict.PROVEN
+
     def __str__(self) -> str:
         difference = self.difference
         return (
-            f"{self.metric} {self.candidate:.4f} against {self.baseline:.4f} of {self.against}:"
-            f" {difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+            f"{self.metric} of {self.scope}: {self.candidate:.4f} against {self.baseline:.4f} of"
+            f" {self.against}, {difference.mean:+.4f}"
+            f" ({difference.low:+.4f} to {difference.high:+.4f})"
         )
 
 
@@ -71,12 +79,24 @@ class Judgement:
     gates: tuple[Gate, ...]
 
     @property
-    def failed(self) -> list[Gate]:
+    def is_proven(self) -> bool:
+        """Whether it may be published without anybody's leave."""
+        return self.verdict is Verdict.PROVEN
+
+    @property
+    def is_too_few(self) -> bool:
+        """Whether too few were measured for any gate to count."""
+        return self.users < self.min_users
+
+    @property
+    def failed_gates(self) -> list[Gate]:
         """The gates that refuse the candidate."""
+        if self.is_too_few:
+            return []
         return [gate for gate in self.gates if gate.verdict is Verdict.REFUSED]
 
     def __str__(self) -> str:
-        if self.users < self.min_users:
+        if self.is_too_few:
             return f"{self.users:,} measured, {self.min_users:,} are needed to tell"
         decisive = [gate for gate in self.gates if gate.verdict is self.verdict]
         return "; ".join(map(str, decisive or self.gates))
@@ -94,43 +114,54 @@ class Judgement:
 
 
 def judge(
-    candidate: Values,
-    baselines: Mapping[str, Values],
+    values: Mapping[tuple[str, str], Values],
+    candidate: str,
     rules: list[Rule],
     *,
     metric: str,
     min_users: int,
     seed: int,
 ) -> Judgement:
-    """Hold a candidate against the baselines that the rules name, as far as there are any.
+    """Hold a candidate against what the rules name, as far as it was measured.
 
-    ``candidate`` and each of ``baselines`` are the metric of the same users, float64 [users].
-    Fewer than ``min_users`` prove nothing, whatever their numbers say.
+    ``values`` are the metric by scope and name, float64 [users]: in a scope, of the same users for
+    all names. ``min_users`` in the scope of the first rule are needed for anything to be proven;
+    in another scope, for its rules to count.
     """
-    few = len(candidate) < min_users
+    nobody = np.empty(0)
+    users = len(values.get((rules[0].scope, candidate), nobody))
     gates = tuple(
-        _gate(candidate, baselines[rule.against], rule, metric=metric, seed=seed)
+        _gate(values[rule.scope, candidate], baseline, rule, metric=metric, seed=seed)
         for rule in rules
-        if rule.against in baselines and len(candidate)
+        if (baseline := values.get((rule.scope, rule.against))) is not None
+        and (rule.scope == rules[0].scope or len(baseline) >= min_users)
+        and len(baseline)
     )
     verdicts = {gate.verdict for gate in gates}
-    if few or not gates:
+    if users < min_users or not gates:
         verdict = Verdict.UNPROVEN
     elif Verdict.REFUSED in verdicts:
         verdict = Verdict.REFUSED
     else:
         verdict = Verdict.UNPROVEN if Verdict.UNPROVEN in verdicts else Verdict.PROVEN
-    return Judgement(verdict, len(candidate), min_users, gates)
+    return Judgement(verdict, users, min_users, gates)
 
 
 def _gate(candidate: Values, baseline: Values, rule: Rule, *, metric: str, seed: int) -> Gate:
     difference = bootstrap_difference(candidate, baseline, seed=seed)
     held_against = float(baseline.mean())
     if rule.must_beat:
-        refused, proven = difference.high <= 0, difference.low > 0
+        refused, proven = difference.high < 0, difference.low > 0
     else:
-        allowed = rule.tolerance * held_against
-        refused = difference.high < 0 and difference.mean < -allowed
+        refused = difference.high < 0 and difference.mean < -rule.tolerance * held_against
         proven = not refused
     verdict = Verdict.REFUSED if refused else Verdict.PROVEN if proven else Verdict.UNPROVEN
-    return Gate(rule.against, metric, float(candidate.mean()), held_against, difference, verdict)
+    return Gate(
+        rule.against,
+        rule.scope,
+        metric,
+        float(candidate.mean()),
+        held_against,
+        difference,
+        verdict,
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recsys_assets.learn.baskets import BasketCounts, Baskets
     from recsys_assets.learn.itemsets import Itemsets
     from recsys_assets.learn.matrix import Interactions
+    from recsys_assets.learn.recipe import Recipe
     from recsys_assets.learn.rules import BasketRules
 
 ALS_MODEL = "als_model"
@@ -33,6 +34,9 @@ class AlsConfig(dg.Config):
     regularization: float = Field(10.0, ge=0, description="ridge penalty on the factors")
     iterations: int = Field(15, ge=1, description="alternations of users and products")
     seed: int = Field(7, ge=0, description="of the factors training starts from")
+    own_weight: float = Field(
+        2.0, ge=0, description="added to the score of the user's most bought product"
+    )
 
 
 @dg.asset(
@@ -52,15 +56,16 @@ def als_model(
 ) -> dg.MaterializeResult[None]:
     """Factors of users and products by implicit ALS on the decayed interactions.
 
-    Reads the interactions as Arrow, trains on all cores with a fixed seed, and writes
-    `als_model.pkl` atomically, with earlier versions kept beside it.
+    Reads the interactions as Arrow, trains on all cores with a fixed seed, and writes a candidate,
+    `als_model-candidate.pkl`. It becomes `als_model.pkl` once `top_buys_backtest` has accepted it.
     """
     from recsys_assets.figures import histogram
-    from recsys_assets.learn.als import AlsParameters, fit_als
+    from recsys_assets.learn.als import fit_als
     from recsys_assets.learn.artifacts import Header, to_arrays
     from recsys_assets.learn.matrix import interactions_from_arrow
 
     started = time.monotonic()
+    recipe = _recipe(config, shop)
     watermark = shop.watermark()
     weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
     interactions = interactions_from_arrow(weights)
@@ -69,16 +74,16 @@ def als_model(
         f"{interactions.matrix.nnz:,} interactions of {users:,} users with {products:,} products"
     )
     read = time.monotonic()
-    progress = Progress(context.log.info, "ALS iterations", config.iterations)
-    model = fit_als(interactions, AlsParameters(**config.model_dump()), progress)
+    progress = Progress(context.log.info, "ALS iterations", recipe.als.iterations)
+    model = fit_als(interactions, recipe.als, progress)
     fitted = time.monotonic()
     header = Header(
         name=ALS_MODEL,
         created_at=datetime.now(UTC),
         orders_through=watermark,
-        parameters={**config.model_dump(), "half_life_days": shop.half_life_days},
+        parameters=recipe.to_parameters(),
     )
-    path = artifacts.save(header, to_arrays(model))
+    path = artifacts.propose(header, to_arrays(model))
     import numpy as np
 
     per_user = np.diff(interactions.matrix.indptr)
@@ -100,6 +105,17 @@ def als_model(
             ),
         }
     )
+
+
+def _recipe(config: AlsConfig, shop: ShopDatabase) -> "Recipe":
+    """All that is chosen to make lists, as it then stands in the artifact."""
+    from recsys_assets.learn.als import AlsParameters
+    from recsys_assets.learn.blending import Blend
+    from recsys_assets.learn.recipe import Recipe
+
+    chosen = config.model_dump()
+    own_weight = chosen.pop("own_weight")
+    return Recipe(AlsParameters(**chosen), Blend(own_weight, shop.repeat_purchases), shop.half_life)
 
 
 def _nearest(model: "AlsModel", interactions: "Interactions", shop: ShopDatabase) -> str:
@@ -192,7 +208,7 @@ def basket_rules(
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
     parameters = _mining_parameters(config, shop) | {"min_orders": itemsets.min_orders}
     header = Header(BASKET_RULES, datetime.now(UTC), last_change, parameters)
-    path = artifacts.save(header, to_arrays(rules))
+    path = artifacts.propose(header, to_arrays(rules))
     return dg.MaterializeResult(
         metadata={
             "orders": counts.orders,

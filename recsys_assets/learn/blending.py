@@ -9,10 +9,11 @@ A list is a function of the model and of this user's interactions alone, bit by 
 depend on whose lists are computed beside it, or when.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,15 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import ThreadpoolController
 
 from recsys_assets.cores import available_cores
+from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
+from recsys_assets.learn.matrix import Histories
 
 Floats = NDArray[np.float32]
+Repeats = Literal["blend", "exclude", "only"]
+"""What becomes of products that the user has bought: ranked with all others, left out, or alone."""
+
+Select = Callable[[Floats, int, NDArray[np.int64]], tuple[NDArray[np.int64], Floats]]
+"""Takes lists of n from scores, rows x columns, which it may change; as :func:`top_n` does."""
 
 _BLOCK_BYTES = 16 * 2**20
 _BLOCK_ROWS = 1024
@@ -37,6 +45,41 @@ class TopLists:
     scores: Floats
 
 
+@dataclass(frozen=True)
+class Blend:
+    """How ALS and own purchases make one list."""
+
+    own_weight: float = 2.0
+    repeats: Repeats = "blend"
+
+
+def top_lists(
+    model: AlsModel,
+    blend: Blend,
+    histories: Histories,
+    *,
+    n: int,
+    solver: UserSolver | None = None,
+    select: Select | None = None,
+) -> Iterator[TopLists]:
+    """The lists of all users of ``histories``, whose first columns are the model's products.
+
+    The users are folded in, by ``solver`` where there is one for the model. ``select`` takes the
+    lists from the scores, the best ones by default.
+    """
+    known = len(model.product_ids)
+    return blended_top_n(
+        (solver or user_solver(model))(histories.weights[:, :known]),
+        model.product_factors,
+        histories.weights,
+        model.popularity,
+        own_weight=blend.own_weight,
+        repeats=blend.repeats,
+        n=n,
+        select=select,
+    )
+
+
 def blended_top_n(
     user_factors: Floats,
     product_factors: Floats,
@@ -45,6 +88,8 @@ def blended_top_n(
     *,
     own_weight: float,
     n: int,
+    repeats: Repeats = "blend",
+    select: Select | None = None,
     block_bytes: int = _BLOCK_BYTES,
     threads: int | None = None,
 ) -> Iterator[TopLists]:
@@ -54,8 +99,9 @@ def blended_top_n(
     ``product_factors`` products x f, ``popularity`` one number for each of these products.
     ``purchases`` is users x columns with positive decayed counts: columns beyond those products are
     of products that the model does not know, which only their buyers can have. A list that cannot
-    be filled ends in scores of minus infinity. Memory is bounded by ``threads`` x ``block_bytes``
-    for the scores of a block of users, whatever the number of users.
+    be filled ends in scores of minus infinity. ``select`` takes the lists from the scores. Memory
+    is bounded by ``threads`` x ``block_bytes`` for the scores of a block of users, whatever the
+    number of users.
     """
     known, columns = len(product_factors), purchases.shape[1]
     order = np.r_[np.argsort(-popularity, kind="stable"), known:columns]
@@ -64,6 +110,7 @@ def blended_top_n(
     users = len(user_factors)
     rows = min(_BLOCK_ROWS, max(1, block_bytes // (4 * max(1, known))))
     threads = threads or available_cores()
+    select = select or top_n
 
     def block(start: int) -> TopLists:
         own = purchases[start : start + rows]
@@ -73,7 +120,8 @@ def blended_top_n(
         scores[row, own.indices] = np.where(
             own.indices < known, scores[row, own.indices] + gain, gain
         )
-        return TopLists(start, *top_n(scores, n, order))
+        scores = _with_repeats(scores, row, own.indices, repeats)
+        return TopLists(start, *select(scores, n, order))
 
     # One block per thread, and BLAS within it single: the passes over a block parallelise as well
     # as the product does.
@@ -81,6 +129,20 @@ def blended_top_n(
         starts = range(0, users, rows)
         for wave in range(0, len(starts), 2 * threads):
             yield from pool.map(block, starts[wave : wave + 2 * threads])
+
+
+def _with_repeats(
+    scores: Floats, row: NDArray[np.int64], column: NDArray[np.int32], repeats: Repeats
+) -> Floats:
+    """The scores, minus infinity where a product is left out for having been bought, or for not."""
+    if repeats == "blend":
+        return scores
+    if repeats == "only":
+        own = np.full_like(scores, -np.inf)
+        own[row, column] = scores[row, column]
+        return own
+    scores[row, column] = -np.inf
+    return scores
 
 
 @cache

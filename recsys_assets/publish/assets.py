@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from recsys_assets.evaluate.assets import top_buys_backtest
 from recsys_assets.ingest.assets import user_product_interactions
-from recsys_assets.learn.assets import BASKET_RULES, als_model, basket_rules
+from recsys_assets.learn.assets import BASKET_RULES, basket_rules
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from recsys_assets.publish.redis_room import Room
 
 
-# Lists are this long, and own purchases weigh so much, where no config says otherwise.
-LENGTH, OWN_WEIGHT = 100, 2.0
+EXPLAINED = 20
+LENGTH = 120  # 100 to show, and some to spare for what must not be shown
 SAMPLE = 200
 ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
     dg.AssetCheckSpec(
@@ -48,12 +49,14 @@ class UserTopBuysConfig(TopBuysConfig):
 
     only_changed: bool = Field(
         False,
-        description="only users whose orders have changed, by model, length and weight of the last"
+        description="only users whose orders have changed, by model and config of the last"
         " publication of all",
     )
-
-    own_weight: float = Field(
-        OWN_WEIGHT, ge=0, description="added to the score of the user's most bought product"
+    explained: int = Field(
+        EXPLAINED,
+        ge=0,
+        le=1000,
+        description="products of a list that are explained, from the first",
     )
 
 
@@ -65,7 +68,7 @@ class BoughtTogetherConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[als_model, user_product_interactions],
+    deps=[top_buys_backtest, user_product_interactions],
     check_specs=[ROOM_FOR_USERS],
     group_name="publish",
     kinds={"python", "redis"},
@@ -85,7 +88,8 @@ def user_top_buys(
     The exact best products of all, computed in blocks of users so that memory stays bounded. With
     `only_changed`, the same lists for the users alone whose orders have changed.
     """
-    from recsys_assets.publish.personal import NoRoomError, Recipes, publish_users
+    from recsys_assets.publish.list_making import ListMakers
+    from recsys_assets.publish.personal import NoRoomError, publish_users
 
     started = time.monotonic()
     with shop.session() as session, redis.client() as client:
@@ -93,7 +97,7 @@ def user_top_buys(
             published = publish_users(
                 session,
                 client,
-                Recipes(artifacts.als_model),
+                ListMakers(artifacts.als_model),
                 **config.model_dump(),
                 progress=Progress(context.log.info, "users published", shop.count_users()),
             )

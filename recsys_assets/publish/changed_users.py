@@ -37,7 +37,7 @@ class Plan:
 
     model_version: str
     length: int
-    own_weight: float
+    explained: int
     complete: bool = False
 
 

@@ -5,12 +5,10 @@ of changed users are what a publication of all would make of them. They take tur
 time is read and written, and nobody else writes users' lists meanwhile.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
@@ -18,10 +16,8 @@ from psycopg import sql
 from recsys_assets import tables
 from recsys_assets.ids import comparable_id, id_range, plain_id
 from recsys_assets.ingest.watermark import required_watermark
-from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
-from recsys_assets.learn.artifacts import ArtifactError, Header, from_arrays
-from recsys_assets.learn.blending import blended_top_n
-from recsys_assets.learn.matrix import Ids, as_ids, beside, interactions_from_arrow
+from recsys_assets.learn.artifacts import ArtifactError
+from recsys_assets.learn.matrix import Ids, as_ids
 from recsys_assets.publish.changed_users import (
     Mark,
     Plan,
@@ -34,52 +30,39 @@ from recsys_assets.publish.changed_users import (
     save_plan,
     take_marks,
 )
+from recsys_assets.publish.list_making import (
+    FAMILIES,
+    Item,
+    Items,
+    ListMaker,
+    ListMakers,
+    lists_of,
+)
+from recsys_assets.publish.merchandising import BadRow
 from recsys_assets.publish.redis_client import Client, told
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_room import Room, room_for
-from recsys_assets.publish.redis_writer import (
-    BATCH,
-    Edition,
-    batched,
-    finish,
-    publish_some,
-    write,
-)
-from recsys_assets.publish.top_buys import personal_lists
+from recsys_assets.publish.redis_writer import Edition, finish, publish_some, write
+from recsys_assets.publish.selection import Assortment, read_assortment
 from recsys_assets.shop_session import ShopSession
-from serving.contract import Family, Id, is_id
+from serving.contract import Family, Id, Source, is_id
 
 FAMILY = Family.USER_TOP_BUYS
 CHUNK_INTERACTIONS = 2_000_000
-CHUNK_USERS = 5_000
+CHUNK_USERS = 2_000
 EVERYBODY = "every user's top buys"
 _SAMPLE_USERS = 200
 
-Item = tuple[str, bytes]
-LoadModel = Callable[[str | None], tuple[Header, Mapping[str, Any]]]
 Progress = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What makes lists: a version of the model, the date that weights are brought to, the plan."""
-
-    model: AlsModel
-    as_of: datetime
-    plan: Plan
-
-    @cached_property
-    def fold_in(self) -> UserSolver:
-        """The factors of users by their interactions with the model's products."""
-        return user_solver(self.model)
 
 
 @dataclass(frozen=True)
 class PublishedUsers:
     """Numbers of users whose lists were written and removed, and what these lists know.
 
-    Of a publication of all users also: ``left_out``, those with ids that no key can hold, and the
-    ``room`` that was needed in Redis.
+    Of a publication of all users also: ``left_out``, those with ids that no key can hold, the
+    ``room`` that was needed in Redis, what the lists come from, and the shop's rules that were
+    ``skipped``.
     """
 
     written: int
@@ -88,6 +71,8 @@ class PublishedUsers:
     orders_through: datetime | None
     left_out: int = 0
     room: Room | None = None
+    source: Source = "personal"
+    skipped: tuple[BadRow, ...] = ()
 
 
 class NoRoomError(RuntimeError):
@@ -98,68 +83,13 @@ class NoRoomError(RuntimeError):
         self.room = room
 
 
-def recipe_from(
-    artifact: tuple[Header, Mapping[str, Any]], *, length: int, own_weight: float
-) -> Recipe:
-    """The recipe for lists of an artifact of ALS; ArtifactError when it is of another release."""
-    header, arrays = artifact
-    model = from_arrays(AlsModel, arrays)
-    # Weights are brought to one date, that of the model, so that a list does not depend on when it
-    # is made.
-    as_of = header.orders_through or header.created_at
-    return Recipe(model, as_of, Plan(header.version, length, own_weight))
-
-
-class Recipes:
-    """The recipes for lists; the last one is kept, with all that lists of its model share.
-
-    ``load_model`` gives the artifact of a version of ALS, of the current one for None, or raises
-    ArtifactError.
-    """
-
-    def __init__(self, load_model: LoadModel) -> None:
-        self._load_model = load_model
-        self._kept: Recipe | None = None
-
-    def of(self, plan: Plan) -> Recipe:
-        """The recipe for lists of a plan, whether or not everybody has one by now."""
-        if self._kept is None or replace(plan, complete=False) != self._kept.plan:
-            return self._make(plan.model_version, plan.length, plan.own_weight)
-        return self._kept
-
-    def of_current_model(self, *, length: int, own_weight: float) -> Recipe:
-        """The recipe for lists of the current version of the model."""
-        return self._make(None, length, own_weight)
-
-    def _make(self, version: str | None, length: int, own_weight: float) -> Recipe:
-        self._kept = None  # so that memory holds one model at a time
-        artifact = self._load_model(version)
-        self._kept = recipe_from(artifact, length=length, own_weight=own_weight)
-        return self._kept
-
-
-def lists_of(weights: pa.Table, recipe: Recipe, edition: Edition) -> tuple[Ids, Iterator[Item]]:
-    """The users of a table of weights, ascending, and the Redis keys and values of their lists."""
-    interactions = interactions_from_arrow(weights)
-    purchases, product_ids = beside(interactions, recipe.model.product_ids)
-    lists = blended_top_n(
-        recipe.fold_in(purchases[:, : len(recipe.model.product_ids)]),
-        recipe.model.product_factors,
-        purchases,
-        recipe.model.popularity,
-        own_weight=recipe.plan.own_weight,
-        n=recipe.plan.length,
-    )
-    return interactions.user_ids, personal_lists(lists, interactions.user_ids, product_ids, edition)
-
-
 def publish_users(
     session: ShopSession,
     client: Client,
-    recipes: Recipes,
+    makers: ListMakers,
     *,
     length: int,
-    own_weight: float,
+    explained: int,
     only_changed: bool,
     progress: Progress = lambda _: None,
 ) -> PublishedUsers:
@@ -170,25 +100,25 @@ def publish_users(
     if only_changed:
         # Where the model of the last publication is not kept any more, all lists are made anew.
         with suppress(ArtifactError):
-            if published := publish_changed(session, client, recipes.of):
+            if published := publish_changed(session, client, makers.of):
                 return published
     with publishing(session.connection, session.shop, EVERYBODY):
-        current = recipes.of_current_model(length=length, own_weight=own_weight)
+        current = makers.of_current_model(length=length, explained=explained)
         return publish_everybody(session, client, current, progress=progress)
 
 
 def publish_changed(
-    session: ShopSession, client: Client, recipe: Callable[[Plan], Recipe]
+    session: ShopSession, client: Client, maker: Callable[[Plan], ListMaker]
 ) -> PublishedUsers | None:
     """Publish the lists of the users that are marked, by the plan of the last publication of all.
 
-    None when there has to be one of all users first. ``recipe`` gives what lists of a plan are made
-    with. At the end the record of the publication knows the orders up to the watermark.
+    None when there has to be one of all users first. ``maker`` gives what makes lists of a plan. At
+    the end the record of the publication knows the orders up to the watermark.
     """
     written = removed = 0
     while True:
         with publishing(session.connection, session.shop, FAMILY):
-            turn = _publish_marked(session, client, recipe)
+            turn = _publish_marked(session, client, maker)
         if turn is None:
             return None
         published, last = turn
@@ -199,14 +129,14 @@ def publish_changed(
 
 
 def _publish_marked(
-    session: ShopSession, client: Client, recipe: Callable[[Plan], Recipe]
+    session: ShopSession, client: Client, maker: Callable[[Plan], ListMaker]
 ) -> tuple[PublishedUsers, bool] | None:
     """A turn of :func:`publish_changed`, and whether it was the last, for the marks there were."""
     connection, shop = session.connection, session.shop
     plan = read_plan(connection, shop)
     with told("does not tell what is published"):
-        record = read_publication(client, FAMILY)
-    if plan is None or record is None:
+        records = [read_publication(client, family) for family in FAMILIES]
+    if plan is None or None in records:
         return None
     if not plan.complete and not is_under_way(connection, shop, EVERYBODY):
         return None  # it was broken off
@@ -214,14 +144,16 @@ def _publish_marked(
     through, marks = marked_users(connection, shop, most=CHUNK_USERS)
     last = len(marks) < CHUNK_USERS
     edition = Edition(plan.model_version, datetime.now(UTC), through)
-    items, gone = _lists_of_marked(session, recipe(plan), edition, marks)
-    # The model that all lists are of, which is another while all are being published anew.
-    recorded = replace(
-        edition,
-        model_version=record.model_version,
-        orders_through=through if last else record.orders_through,
-    )
-    published = publish_some(client, FAMILY, recorded, items, gone)
+    lists, gone = _lists_of_marked(session, maker(plan), edition, marks)
+    for family, record in zip(FAMILIES, records, strict=True):
+        assert record is not None
+        # The model that all lists are of, which is another while all are being published anew.
+        recorded = replace(
+            edition,
+            model_version=record.model_version,
+            orders_through=through if last else record.orders_through,
+        )
+        published = publish_some(client, family, recorded, lists[family], gone)
     take_marks(connection, shop, marks)
     return PublishedUsers(published.keys, published.removed, plan.model_version, through), last
 
@@ -229,7 +161,7 @@ def _publish_marked(
 def publish_everybody(
     session: ShopSession,
     client: Client,
-    recipe: Recipe,
+    maker: ListMaker,
     *,
     chunk_interactions: int = CHUNK_INTERACTIONS,
     progress: Progress = lambda _: None,
@@ -241,19 +173,19 @@ def publish_everybody(
     connection, shop = session.connection, session.shop
     with publishing(connection, shop, EVERYBODY):
         through = required_watermark(connection, shop)
-        edition = Edition(recipe.plan.model_version, datetime.now(UTC), through)
-        room = _require_room(session, client, recipe, edition)
+        assortment = read_assortment(session)
+        edition = Edition(maker.plan.model_version, datetime.now(UTC), through)
+        room = _require_room(session, client, maker, assortment, edition)
         with publishing(connection, shop, FAMILY):
-            save_plan(connection, shop, replace(recipe.plan, complete=False), through)
+            save_plan(connection, shop, replace(maker.plan, complete=False), through)
         written = 0
         for chunk in _chunks_of_users(session, chunk_interactions):
             with publishing(connection, shop, FAMILY):
                 required_watermark(connection, shop)  # no rebuild has begun
                 _, marks = marked_users(connection, shop, whose=chunk)
-                weights = _weights(session, recipe, sql.SQL("WHERE {}").format(chunk))
-                _, items = lists_of(weights, recipe, edition)
-                for batch in batched(items, BATCH):
-                    written += write(client, FAMILY, batch)
+                purchases = _purchases(session, maker, sql.SQL("WHERE {}").format(chunk))
+                for lists in lists_of(purchases, maker, assortment, edition)[1]:
+                    written += _write(client, lists)
                     progress(written)
                 take_marks(connection, shop, marks)
             give_way()
@@ -264,37 +196,49 @@ def publish_everybody(
                 required_watermark(connection, shop)
                 latest, marks = marked_users(connection, shop, most=CHUNK_USERS)
                 last = len(marks) < CHUNK_USERS
-                items, _ = _lists_of_marked(session, recipe, edition, marks)
-                written += write(client, FAMILY, items)
+                lists, _ = _lists_of_marked(session, maker, edition, marks)
+                written += _write(client, lists)
                 if last:
                     ids = _all_users(session)
                     keys = sum(map(is_id, ids.tolist()))
                     known = replace(edition, orders_through=latest)
-                    finished = finish(client, FAMILY, known, ids, keys)
-                    complete_plan(connection, shop, recipe.plan, latest)
+                    removed = [finish(client, f, known, ids, keys).removed for f in FAMILIES]
+                    complete_plan(connection, shop, maker.plan, latest)
                 take_marks(connection, shop, marks)
-    version = recipe.plan.model_version
+    version = maker.plan.model_version
     left_out = len(ids) - keys
-    return PublishedUsers(written, finished.removed, version, latest, left_out, room)
+    return PublishedUsers(
+        written, max(removed), version, latest, left_out, room, maker.source, assortment.skipped
+    )
+
+
+def _write(client: Client, lists: Items) -> int:
+    """Write the lists of some users; how many users they are."""
+    return max(write(client, family, items) for family, items in lists.items())
 
 
 def _lists_of_marked(
-    session: ShopSession, recipe: Recipe, edition: Edition, marks: list[Mark]
-) -> tuple[Iterator[Item], list[Id]]:
-    """Keys and values of the marked users' lists, and the ids of those who have none any more."""
+    session: ShopSession, maker: ListMaker, edition: Edition, marks: list[Mark]
+) -> tuple[Items, list[Id]]:
+    """The marked users' lists, and the ids of those who have none any more."""
+    lists: dict[Family, list[Item]] = {family: [] for family in FAMILIES}
     if not marks:
-        return iter(()), []
+        return lists, []
     marked = [user_id if isinstance(user_id, int) else str(user_id) for user_id, _ in marks]
     whose = sql.SQL("WHERE user_id = ANY({}::text[]::{}[])").format(
         sql.Literal(list(map(str, marked))), sql.SQL(session.shop.user_id_type)
     )
-    users, items = lists_of(_weights(session, recipe, whose), recipe, edition)
+    purchases = _purchases(session, maker, whose)
+    users, blocks = lists_of(purchases, maker, read_assortment(session), edition)
+    for block in blocks:
+        for family, items in block.items():
+            lists[family] += items
     with_purchases = set(users.tolist())
-    return items, [user_id for user_id in marked if user_id not in with_purchases]
+    return lists, [user_id for user_id in marked if user_id not in with_purchases]
 
 
-def _weights(session: ShopSession, recipe: Recipe, whose: sql.Composable) -> pa.Table:
-    return session.read(tables.weights(session.shop, recipe.as_of, session.half_life, whose))
+def _purchases(session: ShopSession, maker: ListMaker, whose: sql.Composable) -> pa.Table:
+    return session.read(tables.weights(session.shop, maker.as_of, session.half_life, whose))
 
 
 def _chunks_of_users(session: ShopSession, chunk_interactions: int) -> Iterator[sql.Composable]:
@@ -331,7 +275,13 @@ def _all_users(session: ShopSession) -> Ids:
     return ids
 
 
-def _require_room(session: ShopSession, client: Client, recipe: Recipe, edition: Edition) -> Room:
+def _require_room(
+    session: ShopSession,
+    client: Client,
+    maker: ListMaker,
+    assortment: Assortment,
+    edition: Edition,
+) -> Room:
     """The room for the lists of all users; :class:`NoRoomError` when Redis has not so much."""
     _, users = tables.count_interactions(session.connection, session.shop)
     whose = sql.SQL(
@@ -339,8 +289,14 @@ def _require_room(session: ShopSession, client: Client, recipe: Recipe, edition:
         " SELECT user_id, row_number() OVER (ORDER BY user_id) AS number"
         " FROM (SELECT DISTINCT user_id FROM {}) AS users) AS numbered WHERE number % {} = 0)"
     ).format(tables.interactions_table(session.shop), sql.Literal(max(1, users // _SAMPLE_USERS)))
-    _, items = lists_of(_weights(session, recipe, whose), recipe, edition)
-    room = room_for(client, FAMILY, list(items), users, recipe.plan.length)
+    purchases = _purchases(session, maker, whose)
+    lists = [
+        item
+        for block in lists_of(purchases, maker, assortment, edition)[1]
+        for items in block.values()
+        for item in items
+    ]
+    room = room_for(client, FAMILY, lists, users * len(FAMILIES), maker.plan.length)
     if not room.fits:
         raise NoRoomError(room)
     return room

@@ -45,12 +45,6 @@ __all__ = [
 ]
 
 
-_KEYS = {
-    Family.USER_TOP_BUYS: contract.user_top_buys_key,
-    Family.BOUGHT_TOGETHER: contract.bought_together_key,
-}
-
-
 @dataclass(frozen=True)
 class Edition:
     """What all lists of one publication have in common."""
@@ -140,7 +134,7 @@ def publish_some(
     for batch in batched(items, BATCH):
         replaced += _each(client, "exists", [key for key, _ in batch])
         written += write(client, family, batch)
-    gone = map(_KEYS[family], filter(contract.is_id, gone_ids))
+    gone = (contract.list_key(family, gone_id) for gone_id in gone_ids if contract.is_id(gone_id))
     removed = sum(_each(client, "unlink", batch) for batch in batched(gone, BATCH))
     _record(client, family, edition, before.keys + written - replaced - removed, before.id_kind)
     return Published(written, removed)

@@ -8,7 +8,7 @@ from recsys_assets.learn.blending import TopLists
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.publish.redis_writer import Edition
 from serving import contract
-from serving.contract import ScoredProduct, TopBuys
+from serving.contract import ScoredProduct, Source, TopBuys
 
 
 def personal_lists(
@@ -16,6 +16,7 @@ def personal_lists(
     user_ids: Ids,
     product_ids: Ids,
     edition: Edition,
+    source: Source = "personal",
 ) -> Iterator[tuple[str, bytes]]:
     """Redis keys and values of the users' lists; users whose ids no key can hold are left out."""
     for block in lists:
@@ -27,7 +28,7 @@ def personal_lists(
             if not contract.is_id(user):
                 continue
             value = TopBuys(
-                source="personal",
+                source=source,
                 model_version=edition.model_version,
                 generated_at=edition.generated_at,
                 orders_through=edition.orders_through,

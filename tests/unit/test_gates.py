@@ -8,10 +8,13 @@ import pytest
 from recsys_assets.evaluate.gates import Rule, Verdict, judge
 
 USERS = 400
-POPULAR = Rule("global popularity", must_beat=True)
-OWN = Rule("own frequency")
-INCUMBENT = Rule("incumbent", tolerance=0.02)
-RULES = [POPULAR, OWN, INCUMBENT]
+ALL, NEW = "all purchases", "new products"
+RULES = [
+    Rule("global popularity", ALL, must_beat=True),
+    Rule("global popularity", NEW),
+    Rule("own frequency", ALL),
+    Rule("incumbent", ALL, tolerance=0.02),
+]
 
 
 def recalls(mean: float, users: int = USERS, spread: float = 0.02) -> np.ndarray:
@@ -21,8 +24,12 @@ def recalls(mean: float, users: int = USERS, spread: float = 0.02) -> np.ndarray
 
 
 def judged(candidate: np.ndarray, *, min_users: int = 100, **baselines: np.ndarray):
-    named = {name.replace("_", " "): values for name, values in baselines.items()}
-    return judge(candidate, named, RULES, metric="recall@10", min_users=min_users, seed=1)
+    named = {(ALL, name.replace("_", " ")): values for name, values in baselines.items()}
+    return judged_in_scopes({(ALL, "candidate"): candidate} | named, min_users=min_users)
+
+
+def judged_in_scopes(values: dict[tuple[str, str], np.ndarray], min_users: int = 100):
+    return judge(values, "candidate", RULES, metric="recall@10", min_users=min_users, seed=1)
 
 
 def test_a_candidate_that_beats_all_is_proven():
@@ -34,7 +41,7 @@ def test_a_candidate_that_beats_all_is_proven():
     )
     assert judgement.verdict is Verdict.PROVEN
     assert [gate.verdict for gate in judgement.gates] == [Verdict.PROVEN] * 3
-    assert judgement.failed == []
+    assert judgement.failed_gates == []
 
 
 @pytest.mark.parametrize("worse_than", ["global_popularity", "own_frequency", "incumbent"])
@@ -46,10 +53,10 @@ def test_one_that_is_worse_than_any_of_them_is_refused_and_says_by_what(worse_th
     }
     judgement = judged(recalls(0.08), **(baselines | {worse_than: recalls(0.10)}))
     assert judgement.verdict is Verdict.REFUSED
-    (failed,) = judgement.failed
+    (failed,) = judgement.failed_gates
     assert str(judgement) == str(failed)
     assert str(failed) == (
-        f"recall@10 0.0800 against 0.1000 of {worse_than.replace('_', ' ')}:"
+        f"recall@10 of all purchases: 0.0800 against 0.1000 of {worse_than.replace('_', ' ')},"
         " -0.0200 (-0.0200 to -0.0200)"
     )
 
@@ -100,3 +107,19 @@ def test_the_header_holds_plain_values():
     assert json.loads(json.dumps(header)) == header
     assert header["verdict"] == "proven"
     assert header["gates"][0]["difference"] == pytest.approx([0.07] * 3, abs=1e-3)
+
+
+def test_one_that_hides_a_bad_model_behind_repeats_is_found_by_new_products():
+    values = {
+        (ALL, "candidate"): recalls(0.11),
+        (ALL, "global popularity"): recalls(0.04),
+        (NEW, "candidate"): recalls(0.10, users=150),
+        (NEW, "global popularity"): recalls(0.12, users=150),
+    }
+    judgement = judged_in_scopes(values)
+    assert judgement.verdict is Verdict.REFUSED
+    assert [(gate.against, gate.scope) for gate in judgement.failed_gates] == [
+        ("global popularity", NEW)
+    ]
+    # With too few users there, that scope says nothing.
+    assert judged_in_scopes(values, min_users=200).verdict is Verdict.PROVEN

@@ -1,0 +1,205 @@
+"""The assets of the stage evaluate: backtests that decide whether a candidate is published.
+
+A candidate was made by the stage learn and is not used by anybody yet. Its recipe is tried on the
+past, beside what is obvious and beside that of the version in use; it is then accepted, and becomes
+the current version, or refused, and stays a candidate until the next one.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from recsys_assets.ingest.assets import user_product_interactions
+from recsys_assets.learn.assets import ALS_MODEL, als_model
+from recsys_assets.progress import Progress
+from recsys_assets.resources import ArtifactStore, ShopDatabase
+
+if TYPE_CHECKING:
+    from recsys_assets.evaluate.backtest import Backtest
+    from recsys_assets.learn.artifacts import Arrays, Header
+
+
+class BacktestConfig(dg.Config):
+    """What is held out, and what a candidate has to do."""
+
+    held_out_days: int = Field(28, ge=1, description="days before the last order, to measure by")
+    min_users: int = Field(
+        100, ge=30, description="users to measure, below which nothing is proven"
+    )
+    max_users: int = Field(10_000, ge=30, description="users measured, at most; drawn by the seed")
+    tolerance: float = Field(
+        0.02,
+        ge=0,
+        description="share of the incumbent's figure that a candidate may be worse by",
+    )
+    force: bool = Field(False, description="accept the candidate whatever the figures say")
+    seed: int = Field(7, ge=0, description="of the users drawn, and of the intervals")
+
+
+GATES = {
+    "beats_popularity": ("global popularity", "Better than the bestsellers, beyond doubt."),
+    "holds_own_frequency": ("own frequency", "Not worse than what each user bought most often."),
+    "holds_incumbent": ("incumbent", "Not worse than the version in use, but for a tolerance."),
+}
+"""The checks of Top Buys: what the candidate is held against, and what is asked of it."""
+
+
+@dg.asset(
+    deps=[als_model, user_product_interactions],
+    group_name="evaluate",
+    kinds={"python"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=ALS_MODEL,
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="top_buys_backtest", blocking=True, description=description)
+        for name, (_, description) in GATES.items()
+    ],
+)
+def top_buys_backtest(
+    context: dg.AssetExecutionContext,
+    config: BacktestConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Tries the candidate's recipe on the past, beside what is obvious; accepts or refuses it.
+
+    Trains on what was bought before the last 28 days and measures the lists by these days: recall,
+    NDCG, hit rate, MRR, coverage, popularity and novelty, with intervals, over all purchases and
+    over new products only. An accepted candidate becomes `als_model.pkl`.
+    """
+    from recsys_assets.evaluate.backtest import backtest_top_buys
+    from recsys_assets.learn.recipe import Recipe
+
+    started = time.monotonic()
+    header, arrays = artifacts.latest(ALS_MODEL)
+    incumbent = artifacts.incumbent(ALS_MODEL)
+    candidate = Recipe.from_parameters(header.parameters)
+    with shop.session() as session:
+        backtest = backtest_top_buys(
+            session,
+            candidate,
+            _recipe_of(incumbent) if incumbent and incumbent.version != header.version else None,
+            held_out=timedelta(days=config.held_out_days),
+            min_users=config.min_users,
+            max_users=config.max_users,
+            tolerance=config.tolerance,
+            seed=config.seed,
+            log=context.log.info,
+            progress=Progress(context.log.info, "ALS iterations", candidate.als.iterations),
+        )
+    _decide(context, artifacts, header, arrays, backtest, force=config.force)
+    yield dg.MaterializeResult(
+        metadata={
+            **_metadata(backtest, "recall@10"),
+            "version": header.version,
+            "seconds": time.monotonic() - started,
+        }
+    )
+    yield from _check_results(backtest, GATES, force=config.force)
+
+
+def _recipe_of(header: "Header") -> "Any":
+    """The recipe of an artifact; None where another release has made it, by other parameters."""
+    from recsys_assets.learn.artifacts import ArtifactError
+    from recsys_assets.learn.recipe import Recipe
+
+    try:
+        return Recipe.from_parameters(header.parameters)
+    except ArtifactError:
+        return None
+
+
+def _decide(
+    context: dg.AssetExecutionContext,
+    artifacts: ArtifactStore,
+    header: "Header",
+    arrays: "Arrays",
+    backtest: "Backtest",
+    *,
+    force: bool,
+) -> None:
+    """Make the candidate the current version, or leave it a candidate, with what was measured."""
+    judgement = backtest.judgement
+    refused = bool(judgement.failed_gates)
+    forced = force and not judgement.is_proven
+    evaluated = replace(header, evaluation=backtest.to_header() | {"forced": forced})
+    if refused and not forced:
+        artifacts.propose(evaluated, arrays)
+        context.log.error(f"{header.name} {header.version} is refused: {judgement}")
+        return
+    artifacts.accept(evaluated, arrays)
+    how = "accepted by force" if forced else judgement.verdict.value
+    context.log.info(f"{header.name} {header.version} is {how}: {judgement}")
+
+
+def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:
+    """What was measured: a table and a picture of each scope, numbers that the UI plots."""
+    from recsys_assets.evaluate.report import scopes, table
+    from recsys_assets.figures import intervals, markdown_table
+
+    metadata: dict[str, Any] = {
+        "verdict": backtest.judgement.verdict.value,
+        "judgement": str(backtest.judgement),
+        "measured": backtest.judgement.users,
+        **backtest.notes,
+    }
+    if backtest.cutoff and backtest.until:
+        metadata["cutoff"] = dg.MetadataValue.timestamp(backtest.cutoff)
+        metadata["until"] = dg.MetadataValue.timestamp(backtest.until)
+    for scope in scopes(backtest.rows):
+        rows = [row for row in backtest.rows if row["scope"] == scope]
+        metadata[f"table: {scope}"] = dg.MetadataValue.md(
+            markdown_table(table(backtest.rows, scope, detailed=[metric]))
+        )
+        metadata[f"figure: {scope}"] = dg.MetadataValue.md(
+            intervals(
+                {row["name"]: row["intervals"][metric] for row in rows if row["intervals"]},
+                title=f"{metric}, {scope}",
+                x="mean and 95 % interval",
+            )
+        )
+        metadata |= {
+            f"{name} of {scope}": interval[0] for name, interval in rows[0]["intervals"].items()
+        }
+        metadata |= {f"{name} of {scope}": figure for name, figure in rows[0]["figures"].items()}
+        metadata |= {
+            f"{metric} of {scope}, {row['name']}": row["intervals"][metric][0]
+            for row in rows[1:]
+            if row["intervals"]
+        }
+    return metadata
+
+
+def _check_results(
+    backtest: "Backtest", gates: Mapping[str, tuple[str, str]], *, force: bool
+) -> Iterator[dg.AssetCheckResult]:
+    """The outcome of every gate; a refusal is an error, and blocks, unless it is overridden."""
+    judgement = backtest.judgement
+    for name, (against, _) in gates.items():
+        held = [gate for gate in judgement.gates if gate.against == against]
+        blocks = not force and any(gate in judgement.failed_gates for gate in held)
+        described = "; ".join(map(str, held)) or f"nothing to hold it against: no {against}"
+        yield dg.AssetCheckResult(
+            check_name=name,
+            passed=not judgement.is_too_few and all(gate.is_passed for gate in held),
+            severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
+            description=str(judgement) if judgement.is_too_few else described,
+            metadata={
+                f"{figure} {gate.scope}": value
+                for gate in held
+                for figure, value in (
+                    ("candidate", gate.candidate),
+                    (against, gate.baseline),
+                    ("difference", gate.difference.mean),
+                    ("low", gate.difference.low),
+                    ("high", gate.difference.high),
+                )
+            },
+        )

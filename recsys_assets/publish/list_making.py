@@ -1,0 +1,166 @@
+"""The users' lists, made from a model and their own purchases: Top Buys, why, and Buy Again.
+
+A list is a function of the model, of the user's own interactions and of what the shop wants in
+lists: it does not depend on whose lists are made beside it, or when.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
+from recsys_assets.learn.artifacts import Header, from_arrays
+from recsys_assets.learn.blending import TopLists, top_lists
+from recsys_assets.learn.explain import TopContributions, UserExplainer, user_explainer
+from recsys_assets.learn.matrix import Histories, Ids, histories_from_arrow
+from recsys_assets.learn.recipe import Recipe
+from recsys_assets.publish.because import explanations
+from recsys_assets.publish.changed_users import Plan
+from recsys_assets.publish.merchandising import Scope
+from recsys_assets.publish.redis_writer import Edition
+from recsys_assets.publish.selection import Assortment, selection
+from recsys_assets.publish.top_buys import personal_lists
+from serving.contract import Family, Source
+
+FAMILIES = (Family.USER_TOP_BUYS, Family.USER_TOP_BUYS_BECAUSE, Family.USER_BUY_AGAIN)
+"""The families that are made of one reading of a user's purchases."""
+
+Item = tuple[str, bytes]
+Items = Mapping[Family, list[Item]]
+"""Keys and values of some users' lists, by family."""
+LoadModel = Callable[[str | None], tuple[Header, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class ListMaker:
+    """What makes lists: a version of the model with its recipe, and the plan.
+
+    Weights are brought to one date, ``as_of``, that of the model. Where the model is not proven
+    (``is_proven``), lists are made of the user's own purchases, filled up by popularity.
+    """
+
+    model: AlsModel
+    recipe: Recipe
+    is_proven: bool
+    as_of: datetime
+    plan: Plan
+
+    @property
+    def source(self) -> Source:
+        """What a list says it comes from."""
+        return "personal" if self.is_proven else "own_purchases"
+
+    @cached_property
+    def solver(self) -> UserSolver:
+        """The factors of users by their interactions with the model's products."""
+        return user_solver(self.model) if self.is_proven else self._unknown
+
+    @cached_property
+    def explainer(self) -> UserExplainer | None:
+        """Which purchases the scores of products come from; None without a model."""
+        return user_explainer(self.model) if self.is_proven else None
+
+    def _unknown(self, weights: csr_matrix) -> NDArray[np.float32]:
+        return np.zeros((weights.shape[0], self.model.product_factors.shape[1]), np.float32)
+
+
+def list_maker(
+    artifact: tuple[Header, Mapping[str, Any]], *, length: int, explained: int
+) -> ListMaker:
+    """What makes lists by an artifact of ALS; ArtifactError when it is of another release."""
+    header, arrays = artifact
+    evaluation = header.evaluation
+    return ListMaker(
+        model=from_arrays(AlsModel, arrays),
+        recipe=Recipe.from_parameters(header.parameters),
+        is_proven=evaluation.get("verdict", "proven") != "unproven" or evaluation["forced"],
+        as_of=header.orders_through or header.created_at,
+        plan=Plan(header.version, length, explained),
+    )
+
+
+class ListMakers:
+    """What makes lists by plan; the last one is kept, with all that lists of its model share.
+
+    ``load_model`` gives the artifact of a version of ALS, of the current one for None, or raises
+    ArtifactError.
+    """
+
+    def __init__(self, load_model: LoadModel) -> None:
+        self._load_model = load_model
+        self._kept: ListMaker | None = None
+
+    def of(self, plan: Plan) -> ListMaker:
+        """What makes lists of a plan, whether or not everybody has one by now."""
+        if self._kept is None or replace(plan, complete=False) != self._kept.plan:
+            return self._make(plan.model_version, plan.length, plan.explained)
+        return self._kept
+
+    def of_current_model(self, *, length: int, explained: int) -> ListMaker:
+        """What makes lists of the current version of the model."""
+        return self._make(None, length, explained)
+
+    def _make(self, version: str | None, length: int, explained: int) -> ListMaker:
+        self._kept = None  # so that memory holds one model at a time
+        self._kept = list_maker(self._load_model(version), length=length, explained=explained)
+        return self._kept
+
+
+def lists_of(
+    purchases: pa.Table, maker: ListMaker, assortment: Assortment, edition: Edition
+) -> tuple[Ids, Iterator[Items]]:
+    """The users of a table of interactions, ascending, and their lists, some users at a time."""
+    histories = histories_from_arrow(purchases, maker.model.product_ids)
+    return histories.user_ids, _lists(histories, maker, assortment, edition)
+
+
+def _lists(
+    histories: Histories, maker: ListMaker, assortment: Assortment, edition: Edition
+) -> Iterator[Items]:
+    select, adjusted = selection(assortment, Scope.TOP_BUYS, histories.product_ids)
+    blocks = top_lists(
+        maker.model,
+        maker.recipe.blend,
+        histories,
+        n=maker.plan.length,
+        solver=maker.solver,
+        select=select,
+    )
+    explain = _explain(maker, histories)
+    for block in blocks:
+        top_buys = personal_lists(
+            [block], histories.user_ids, adjusted.product_ids, edition, maker.source
+        )
+        because = explanations(
+            [_first(block, maker.plan.explained)],
+            histories,
+            adjusted.product_ids,
+            edition,
+            explain=explain,
+            pinned=adjusted.pinned,
+        )
+        yield {
+            Family.USER_TOP_BUYS: list(top_buys),
+            Family.USER_TOP_BUYS_BECAUSE: list(because),
+        }
+
+
+def _first(lists: TopLists, n: int) -> TopLists:
+    return TopLists(lists.first_row, lists.products[:, :n], lists.scores[:, :n])
+
+
+def _explain(
+    maker: ListMaker, histories: Histories
+) -> Callable[[slice, NDArray[np.int64]], TopContributions] | None:
+    explainer = maker.explainer
+    if explainer is None:
+        return None
+    known = histories.weights[:, : len(maker.model.product_ids)]
+    return lambda users, products: explainer(known[users], products)
