@@ -8,7 +8,7 @@ The variable is ``RECSYS_`` and the field's name in capitals: ``half_life_days``
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -86,6 +86,11 @@ class ShopSettings(BaseModel):
     schema_name: str = Field("public", description="PostgreSQL schema of our own tables")
     half_life_days: float = Field(
         90.0, gt=0, le=100_000, description="days after which a purchase counts half"
+    )
+    repeat_purchases: Literal["blend", "exclude", "only"] = Field(
+        "blend",
+        description="what users have bought, in their Top Buys: `blend` ranks it with all else,"
+        " `exclude` leaves it out, for shops where nobody buys twice, `only` lists nothing else",
     )
     overlap_minutes: float = Field(
         10.0,
