@@ -97,12 +97,15 @@ class Changes:
 def refresh_unavailable(connection: psycopg.Connection, shop: Shop) -> Changes:
     """Bring our table of unavailable products up to what the shop says, in one transaction.
 
-    Creates our tables where they are missing. The shop's query runs read-only, and no product
-    travels here. The connection is in autocommit mode. Raises :class:`ShopError` that names the
-    setting when the shop's column or query does not yield ids of products.
+    Creates our tables where they are missing, and waits for others who do the same. The shop's
+    query runs read-only, and no product travels here. The connection is in autocommit mode. Raises
+    :class:`ShopError` that names the setting when the shop's column or query does not yield ids of
+    products.
     """
     create_tables(connection, shop)
+    kept = unavailable_products_table(shop)
     with connection.transaction():
+        connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(kept))
         connection.execute(
             sql.SQL(
                 "CREATE TEMPORARY TABLE IF NOT EXISTS {} (product_id {}) ON COMMIT DELETE ROWS"
@@ -119,11 +122,10 @@ def refresh_unavailable(connection: psycopg.Connection, shop: Shop) -> Changes:
                 "  RETURNING 1),"
                 " new AS (INSERT INTO {kept} (product_id, since)"
                 "  SELECT product_id, now() FROM now_unavailable AS n WHERE NOT EXISTS"
-                "  (SELECT FROM {kept} AS kept WHERE kept.product_id = n.product_id)"
-                "  ON CONFLICT DO NOTHING RETURNING 1)"
+                "  (SELECT FROM {kept} AS kept WHERE kept.product_id = n.product_id) RETURNING 1)"
                 " SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM gone),"
                 " (SELECT count(*) FROM now_unavailable)"
-            ).format(now=_NOW, kept=unavailable_products_table(shop))
+            ).format(now=_NOW, kept=kept)
         ).fetchone()
     assert row is not None
     return Changes(*row)

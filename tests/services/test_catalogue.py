@@ -1,6 +1,7 @@
 """The shop's products in real PostgreSQL: names, categories, and what it does not sell now."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from recsys_assets.database import ShopError, connect
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import create_tables
+from tests.commands import eventually
 from tests.publications import shop_session
 from tests.shops import create_shop, id_of
 
@@ -258,6 +260,28 @@ def test_ids_of_another_type_in_the_table_of_products_are_told(
     with pytest.raises(ShopError, match=r"^RECSYS_PRODUCTS_AVAILABLE_COLUMN .*\"tea\""):
         refresh_unavailable(connection, inspect(connection))
     assert unavailable(connection) == {"7"}
+
+
+def test_refreshes_take_turns(connection: psycopg.Connection, database_url: str) -> None:
+    create_shop(connection, names={1: "tea"})
+    stock(connection, "integer", {1: 0})
+    shop = inspect(connection, products_available_column="stock")
+    create_tables(connection, shop)
+    with (
+        connect(database_url, autocommit=True) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with connection.transaction():
+            assert refresh_unavailable(connection, shop) == Changes(added=1, removed=0, total=1)
+            waiting = thread.submit(refresh_unavailable, other, shop)
+            eventually(
+                lambda: connection.execute(
+                    "SELECT 1 FROM pg_locks WHERE NOT granted AND relation ="
+                    " 'unavailable_products'::regclass"
+                ).fetchone(),
+                "the other's turn",
+            )
+        assert waiting.result(60) == Changes(added=0, removed=0, total=1)
 
 
 def test_our_tables_are_made_where_they_are_missing(connection: psycopg.Connection) -> None:
