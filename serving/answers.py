@@ -5,7 +5,7 @@ Pure: no Redis, no HTTP.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from math import fsum
+from math import fsum, sqrt
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -120,7 +120,7 @@ class BoughtTogetherAnswer(Struct, frozen=True, kw_only=True):
 
 
 class Contribution(Struct, frozen=True, kw_only=True):
-    """What one product of the cart, or two of them together, add to a product's strength."""
+    """The strength of a product beside one of the cart, or beside two of them together."""
 
     product_ids: Annotated[list[Id], Meta(description="One product of the cart, or two.")]
     strength: float
@@ -130,7 +130,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
 
 class CartProduct(Struct, frozen=True, kw_only=True):
-    """One product to go with a cart; strength is the sum of what the cart's products add."""
+    """One product to go with a cart; strength is the Euclidean norm of its contributions."""
 
     product_id: Id
     strength: float
@@ -287,16 +287,18 @@ def cart_answer(
 
 
 def combine(lists: Iterable[Sequence[Pairing]]) -> list[Pairing]:
-    """All products of some Bought Together lists, each with the sum of its strengths.
+    """All products of some Bought Together lists, each with the Euclidean norm of its strengths.
 
+    The norm lies between the sum, by which many weak rules outdo a strong one, and the maximum, by
+    which it does not matter that several agree; ``docs/evaluation.md`` has what it is worth.
     Strongest first; among equals the one whose id's text is smaller. The order of the lists makes
     no difference.
     """
-    strengths: dict[Id, list[float]] = {}
+    squares: dict[Id, list[float]] = {}
     for pairings in lists:
         for pairing in pairings:
-            strengths.setdefault(pairing.product_id, []).append(pairing.strength)
-    combined = [Pairing(product_id, fsum(each)) for product_id, each in strengths.items()]
+            squares.setdefault(pairing.product_id, []).append(pairing.strength**2)
+    combined = [Pairing(product_id, sqrt(fsum(each))) for product_id, each in squares.items()]
     return sorted(combined, key=lambda p: (-p.strength, encode_id(p.product_id)))
 
 

@@ -136,7 +136,7 @@ _CART_EXAMPLE = {
     "product_ids": [1082185, 995242],
     **_HEADER_EXAMPLE,
     "products": [
-        {"product_id": 981760, "strength": 4.1, "source": "product"},
+        {"product_id": 981760, "strength": 3.0, "source": "product"},
         {"product_id": 840361, "strength": 1.9, "source": "product"},
     ],
 }
@@ -144,11 +144,11 @@ _CART_EXPLAINED_EXAMPLE = _CART_EXAMPLE | {
     "products": [
         {
             "product_id": 981760,
-            "strength": 4.1,
+            "strength": 3.0,
             "source": "product",
             "with": [
                 {"product_ids": [1082185], "strength": 2.4, "evidence": _MEASURES_EXAMPLE},
-                {"product_ids": [1082185, 995242], "strength": 1.7, "evidence": None},
+                {"product_ids": [1082185, 995242], "strength": 1.8, "evidence": None},
             ],
         }
     ]

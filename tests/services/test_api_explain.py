@@ -119,18 +119,18 @@ def test_a_cart_says_what_each_strength_is_made_of(api, published):
     published.record(Family.BOUGHT_TOGETHER_ALSO)
     published.bought_together(5, 7, 8)
     published.bought_together(10, 9, 7)
-    published.also(5, 10, Pairing(7, 6.0))
+    published.also(5, 10, Pairing(7, 1.0))
     published.evidence(5, BOTH, **COUNTS)
     params = {"product_id": [5, 10], "limit": 2} | EXPLAIN
     assert api.get(BOUGHT_TOGETHER, params=params).json()["products"] == [
         {
             "product_id": 7,
-            "strength": 18.0,
+            "strength": 9.0,
             "source": "product",
             "with": [
                 {"product_ids": [5], "strength": 8.0, "evidence": MEASURES},
-                {"product_ids": [10, 5], "strength": 6.0, "evidence": None},
                 {"product_ids": [10], "strength": 4.0, "evidence": None},
+                {"product_ids": [10, 5], "strength": 1.0, "evidence": None},
             ],
         },
         {

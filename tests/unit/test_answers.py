@@ -1,5 +1,6 @@
 """How what was read becomes an answer."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -49,13 +50,15 @@ def lists_of(ids: st.SearchStrategy[Id]) -> st.SearchStrategy[list[list[Pairing]
 
 
 @given(lists_of(numbers) | lists_of(texts))
-def test_strengths_are_added_up(lists: list[list[Pairing]]):
+def test_strengths_are_combined_to_their_norm(lists: list[list[Pairing]]):
     expected: Counter[Id] = Counter()
     for pairings in lists:
         for pairing in pairings:
-            expected[pairing.product_id] += pairing.strength
+            expected[pairing.product_id] += pairing.strength**2
     combined = combine(lists)
-    assert {p.product_id: p.strength for p in combined} == dict(expected)
+    assert {p.product_id: p.strength for p in combined} == {
+        product_id: math.sqrt(squares) for product_id, squares in expected.items()
+    }
     assert len(combined) == len(expected)
 
 
@@ -81,6 +84,12 @@ def test_the_order_of_the_lists_makes_no_difference(
         for lists in orders
     )
     assert one == other
+
+
+def test_one_strong_rule_outdoes_many_weak_ones_and_several_of_a_kind_outdo_one():
+    lists = [[Pairing(1, 3.0), Pairing(2, 1.0), Pairing(3, 2.0)]] + [[Pairing(2, 1.0)]] * 3
+    lists += [[Pairing(3, 2.5)]]
+    assert [p.product_id for p in combine(lists)] == [3, 1, 2]
 
 
 def test_nothing_is_combined_to_nothing():
