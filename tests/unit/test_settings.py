@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, tuple[str, object]] = {
     "most_per_category": ("3", 3),
     "schema_name": ("recsys", "recsys"),
     "half_life_days": ("30.5", 30.5),
+    "repeat_purchases": ("only", "only"),
     "overlap_minutes": ("0", 0.0),
     "min_basket_products": ("3", 3),
     "max_basket_products": ("50", 50),
@@ -76,6 +77,7 @@ def test_every_setting_is_read_from_its_variable(
         ("statement_timeout_seconds", "inf"),
         ("interactions_fresh_minutes", "1"),
         ("models_fresh_hours", "nan"),
+        ("repeat_purchases", "never"),
         ("automation_enabled", "perhaps"),
     ],
 )
