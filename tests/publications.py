@@ -14,13 +14,14 @@ from recsys_assets.ingest.interactions import Refresh, refresh_interactions
 from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.learn.als import AlsParameters, fit_als
 from recsys_assets.learn.artifacts import Header, load_artifact, save_artifact, to_arrays
+from recsys_assets.learn.blending import Blend
 from recsys_assets.learn.matrix import interactions_from_arrow
+from recsys_assets.learn.recipe import Recipe
 from recsys_assets.publish.changed_users import marked_users
+from recsys_assets.publish.list_making import FAMILIES, ListMaker, ListMakers
 from recsys_assets.publish.personal import (
     FAMILY,
     PublishedUsers,
-    Recipe,
-    Recipes,
     publish_changed,
     publish_everybody,
     publish_users,
@@ -31,9 +32,17 @@ from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import inspect_shop
 from recsys_assets.shop_session import ShopSession
-from serving.contract import Publication, TopBuys, decode_top_buys, family_pattern, id_of_key
+from serving.contract import (
+    Family,
+    Publication,
+    TopBuys,
+    decode_explanations,
+    decode_top_buys,
+    family_pattern,
+    id_of_key,
+)
 
-LENGTH, OWN_WEIGHT = 20, 2.0
+LENGTH, EXPLAINED = 20, 5
 MODEL = "als_model"
 
 
@@ -65,7 +74,7 @@ class Publishing:
             rebuild=rebuild,
         )
 
-    def train(self, *, keep: int = 3, **parameters: Any) -> str:
+    def train(self, *, keep: int = 3, own_weight: float = 2.0, **parameters: Any) -> str:
         """Fit a model to the interactions, and make it the current one; returns its version."""
         session = self.session
         watermark = required_watermark(session.connection, session.shop)
@@ -74,34 +83,35 @@ class Publishing:
             **({"factors": 8, "iterations": 2, "regularization": 0.1} | parameters)
         )
         model = fit_als(interactions_from_arrow(weights), chosen)
-        header = Header(MODEL, datetime.now(UTC), watermark)
+        recipe = Recipe(chosen, Blend(own_weight), session.half_life)
+        header = Header(MODEL, datetime.now(UTC), watermark, recipe.to_parameters())
         save_artifact(self.folder, header, to_arrays(model), keep=keep)
         return header.version
 
     @property
-    def recipes(self) -> Recipes:
-        return Recipes(partial(load_artifact, self.folder, MODEL))
+    def makers(self) -> ListMakers:
+        return ListMakers(partial(load_artifact, self.folder, MODEL))
 
-    def recipe(self, length: int = LENGTH, own_weight: float = OWN_WEIGHT) -> Recipe:
-        """The recipe of the current model."""
-        return self.recipes.of_current_model(length=length, own_weight=own_weight)
+    def maker(self, length: int = LENGTH, explained: int = EXPLAINED) -> ListMaker:
+        """What makes lists of the current model."""
+        return self.makers.of_current_model(length=length, explained=explained)
 
-    def everybody(self, recipe: Recipe | None = None, **options: Any) -> PublishedUsers:
+    def everybody(self, maker: ListMaker | None = None, **options: Any) -> PublishedUsers:
         """Publish the lists of all users, by the current model."""
-        return publish_everybody(self.session, self.client, recipe or self.recipe(), **options)
+        return publish_everybody(self.session, self.client, maker or self.maker(), **options)
 
     def changed(self) -> PublishedUsers | None:
         """Publish the lists of the marked users."""
-        return publish_changed(self.session, self.client, self.recipes.of)
+        return publish_changed(self.session, self.client, self.makers.of)
 
     def users(self, *, only_changed: bool, length: int = LENGTH) -> PublishedUsers:
         """What the asset does."""
         return publish_users(
             self.session,
             self.client,
-            self.recipes,
+            self.makers,
             length=length,
-            own_weight=OWN_WEIGHT,
+            explained=EXPLAINED,
             only_changed=only_changed,
         )
 
@@ -114,16 +124,20 @@ class Publishing:
     def record(self) -> Publication | None:
         return read_publication(self.client, FAMILY)
 
-    def values(self) -> dict[str, bytes]:
-        """The bytes of every user's list, by the text of their id."""
-        keys = sorted(self.client.scan_iter(match=family_pattern(FAMILY), count=10_000))
+    def values(self, family: Family = FAMILY) -> dict[str, bytes]:
+        """The bytes of every user's list of a family, by the text of their id."""
+        keys = sorted(self.client.scan_iter(match=family_pattern(family), count=10_000))
         with self.client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.get(key)
             values = pipeline.execute()
         return {
-            id_of_key(FAMILY, key.decode()): value for key, value in zip(keys, values, strict=True)
+            id_of_key(family, key.decode()): value for key, value in zip(keys, values, strict=True)
         }
+
+    def users_by_family(self) -> dict[Family, set[str]]:
+        """The users that have a key, by family."""
+        return {family: set(self.values(family)) for family in FAMILIES}
 
     def lists(self) -> dict[str, TopBuys]:
         """Every user's list, by the text of their id."""
@@ -134,6 +148,13 @@ class Publishing:
         return {
             user: [(product.product_id, product.score) for product in top_buys.products]
             for user, top_buys in self.lists().items()
+        }
+
+    def explained(self) -> dict[str, list[Any]]:
+        """The products that are explained, by the text of the user's id."""
+        return {
+            user: [of.product_id for of in decode_explanations(value).because]
+            for user, value in self.values(Family.USER_TOP_BUYS_BECAUSE).items()
         }
 
     def after_reading(self, then: Callable[[], object]) -> "Publishing":

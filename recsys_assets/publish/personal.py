@@ -145,6 +145,7 @@ def _publish_marked(
     last = len(marks) < CHUNK_USERS
     edition = Edition(plan.model_version, datetime.now(UTC), through)
     lists, gone = _lists_of_marked(session, maker(plan), edition, marks)
+    written = removed = 0
     for family, record in zip(FAMILIES, records, strict=True):
         assert record is not None
         # The model that all lists are of, which is another while all are being published anew.
@@ -154,8 +155,9 @@ def _publish_marked(
             orders_through=through if last else record.orders_through,
         )
         published = publish_some(client, family, recorded, lists[family], gone)
+        written, removed = max(written, published.keys), max(removed, published.removed)
     take_marks(connection, shop, marks)
-    return PublishedUsers(published.keys, published.removed, plan.model_version, through), last
+    return PublishedUsers(written, removed, plan.model_version, through), last
 
 
 def publish_everybody(

@@ -18,7 +18,7 @@ from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import Plan, read_plan
 from recsys_assets.publish.changed_users import publishing as a_turn_of
 from recsys_assets.publish.personal import FAMILY
-from tests.publications import LENGTH, Publishing, publishing
+from tests.publications import EXPLAINED, LENGTH, Publishing, publishing
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
 
@@ -162,7 +162,7 @@ def break_off(_: int) -> None:
 def test_one_that_was_broken_off_is_made_anew(
     shop: Publishing, come: Callable[..., None], id_type: str
 ) -> None:
-    first = shop.recipe().plan.model_version
+    first = shop.maker().plan.model_version
     shop.everybody()
     second = shop.train(seed=8)
     with pytest.raises(BrokenOff):
@@ -202,7 +202,7 @@ def test_changed_users_are_published_while_all_are(
     shop: Publishing, come: Callable[..., None], id_type: str, database_url: str, redis_url: str
 ) -> None:
     """Before a chunk a user changes and one is new, some of them behind the finished chunks."""
-    first = shop.recipe().plan.model_version
+    first = shop.maker().plan.model_version
     shop.everybody()
     second = shop.train(seed=8)
     numbers = iter([10, 0, 11, 12])
@@ -339,22 +339,23 @@ def test_all_lists_are_made_again_after_a_rebuild_in_the_middle(
     assert shop.changed() is not None
 
 
-# --- The model, length and weight
+# --- The model, the lists' length and their explanations
 
 
 def test_changed_lists_are_of_the_model_of_all(
     shop: Publishing, come: Callable[..., None], id_type: str
 ) -> None:
-    first = shop.recipe().plan.model_version
-    shop.everybody(shop.recipe(length=3, own_weight=0.5))
+    first = shop.train(own_weight=0.5)
+    shop.everybody(shop.maker(length=3, explained=2))
     second = shop.train(seed=8)
     come(order(7))
     shop.refresh()
     assert shop.users(only_changed=True).model_version == first
     (newcomer,) = texts(id_type, 7)
     assert len(shop.lists()[newcomer].products) == 3
+    assert shop.explained()[newcomer] == [p.product_id for p in shop.lists()[newcomer].products][:2]
     products = shop.products()
-    shop.everybody(shop.recipes.of(Plan(first, length=3, own_weight=0.5)))
+    shop.everybody(shop.makers.of(Plan(first, length=3, explained=2)))
     assert shop.products() == products
     assert shop.users(only_changed=False).model_version == second
     assert len(shop.lists()[newcomer].products) == 9  # all that there are
@@ -376,11 +377,12 @@ def test_all_lists_are_made_anew_when_their_model_is_not_kept(
     assert (published.model_version, published.written) == (version, 1)
 
 
-def test_a_recipe_is_kept_as_long_as_its_plan_is(shop: Publishing) -> None:
-    recipes = shop.recipes
-    current = recipes.of_current_model(length=LENGTH, own_weight=2.0)
-    assert recipes.of(replace(current.plan, complete=True)) is current
-    assert recipes.of(replace(current.plan, length=5)).plan.length == 5
+def test_what_makes_lists_is_kept_as_long_as_the_plan_is(shop: Publishing) -> None:
+    makers = shop.makers
+    current = makers.of_current_model(length=LENGTH, explained=EXPLAINED)
+    assert makers.of(replace(current.plan, complete=True)) is current
+    assert makers.of(replace(current.plan, length=5)).plan.length == 5
+    assert makers.of(replace(current.plan, explained=5)).plan.explained == 5
     shop.train(seed=8)
-    other = recipes.of_current_model(length=5, own_weight=2.0)
+    other = makers.of_current_model(length=5, explained=EXPLAINED)
     assert other.plan.model_version > current.plan.model_version
