@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_assets.learn.blending import top_n
 from recsys_assets.learn.matrix import Ids, positions
-from recsys_assets.publish.diversity import CategoryCap, cap_per_category
 from recsys_assets.publish.merchandising import Rules, Scope
 from serving.contract import Id
 
@@ -83,54 +81,19 @@ def adjust_scores(scores: Floats, adjusted: Adjustments) -> None:
     scores[:, adjusted.excluded] = -np.inf
 
 
-def wanted_top_n(
-    scores: Floats,
-    n: int,
-    order: Positions | None = None,
-    *,
-    adjusted: Adjustments,
-    cap: CategoryCap | None = None,
-) -> tuple[Positions, Floats]:
-    """:func:`top_n` as the shop wants it: the ``n`` best products of each row, pins first.
-
-    ``scores`` is rows x P and is changed in place; positions are in the ``product_ids`` of
-    ``adjusted``. Where fewer than ``n`` are wanted, a list ends in scores of minus infinity.
-    """
-    adjust_scores(scores, adjusted)
-    if cap is None:
-        products, best = top_n(scores, n, order)
-    else:
-        products, best = _capped_top_n(scores, n, order, cap)
-    return place_pins(products, best, adjusted.pinned)
-
-
-def _capped_top_n(
-    scores: Floats, n: int, order: Positions | None, cap: CategoryCap
-) -> tuple[Positions, Floats]:
-    """The best of each row within the cap, of ever more candidates where they do not suffice."""
-    rows, columns = scores.shape
-    products, best = np.zeros((rows, n), np.int64), np.full((rows, n), -np.inf, np.float32)
-    wanting, candidates = np.arange(rows), n
-    while len(wanting):
-        candidates = min(2 * candidates, columns)
-        some = top_n(scores[wanting], candidates, order)
-        capped = cap_per_category(*some, cap.categories, cap.most, n)
-        products[wanting], best[wanting] = capped.products, capped.scores
-        wanting = wanting[capped.is_short & (candidates < columns)]
-    return products, best
-
-
 def place_pins(products: Positions, scores: Floats, pinned: Positions) -> tuple[Positions, Floats]:
     """Ranked lists, rows x N, with the pinned products in the first places; N stays.
 
     Scores still descend: that of a pin at place ``p`` of ``k``, from 0, is the best other score (0
-    where there is none) plus ``k - p``. What was in the list anyway is in it once.
+    where there is none) plus ``k - p``. What was in the list anyway is in it once. A list that has
+    ended has scores of minus infinity.
     """
     rows, n = products.shape
     pinned = pinned[:n]
     k = len(pinned)
-    others = np.argsort(np.isin(products, pinned), axis=1, kind="stable")[:, : n - k]
-    rest = np.take_along_axis(scores, others, axis=1)
+    anyway = np.isin(products, pinned)
+    others = np.argsort(anyway, axis=1, kind="stable")[:, : n - k]
+    rest = np.take_along_axis(np.where(anyway, -np.inf, scores), others, axis=1)
     best = rest[:, :1] if k < n else np.zeros((rows, 1), scores.dtype)
     best = np.where(np.isfinite(best), best, 0)
     above = best + np.arange(k, 0, -1, dtype=scores.dtype)

@@ -15,9 +15,7 @@ from recsys_assets.publish.adjustments import (
     adjustments,
     as_ids,
     place_pins,
-    wanted_top_n,
 )
-from recsys_assets.publish.diversity import CategoryCap
 from recsys_assets.publish.merchandising import Action, Rule, Rules, Scope
 
 TOP = Scope.TOP_BUYS
@@ -166,6 +164,13 @@ def test_pins_come_into_lists_that_have_ended() -> None:
     assert values.tolist() == [[6, 5, -np.inf], [1, -np.inf, -np.inf]]
 
 
+def test_a_pin_is_in_a_list_once_whatever_stands_behind_its_end() -> None:
+    products, scores = np.array([[0, 1, 0]]), np.array([[2, 1, -np.inf]], np.float32)
+    placed, values = place_pins(products, scores, np.array([0]))
+    assert placed[0, :2].tolist() == [0, 1]
+    assert values.tolist() == [[2, 1, -np.inf]]
+
+
 @st.composite
 def ranked_lists(draw: st.DrawFn) -> tuple[list[list[int]], list[int]]:
     n = draw(st.integers(1, 6))
@@ -193,72 +198,3 @@ def test_ids_keep_their_order_and_kind() -> None:
     for values, dtype in cases:
         ids: Ids = as_ids(values)
         assert (ids.tolist(), ids.dtype) == (values, dtype)
-
-
-# --- All of it
-
-
-def adjusted_by(blocked: set[int], pinned: list[int], boosts: dict[int, float]) -> Adjustments:
-    return adjustments(rules(blocked, pinned, boosts), TOP, NONE, np.arange(9))
-
-
-def test_lists_are_filled_from_further_down() -> None:
-    scores = np.array([[9, 8, 7, 6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6, 7, 8, 9]], np.float32)
-    products, best = wanted_top_n(
-        scores,
-        3,
-        adjusted=adjusted_by({0}, [8], {}),
-        cap=CategoryCap(np.array([0, 0, 0, 0, 0, 0, 1, 2, 2]), 1),
-    )
-    assert products.tolist() == [[8, 1, 6], [8, 6, 5]]
-    assert best.tolist() == [[9, 8, 3], [8, 7, 6]]
-
-
-@given(
-    st.lists(st.lists(st.integers(-4, 4), min_size=9, max_size=9), min_size=0, max_size=4),
-    st.sets(st.integers(0, 8)),
-    st.permutations(range(12)),
-    st.integers(0, 3),
-    st.dictionaries(st.integers(0, 8), st.sampled_from([0.5, 2.0])),
-    st.permutations(range(9)),
-    st.none() | st.lists(st.integers(-1, 1), min_size=9, max_size=9),
-    st.integers(1, 9),
-)
-def test_lists_as_plain_python_makes_them(
-    values: list[list[int]],
-    blocked: set[int],
-    pins: list[int],
-    n_pins: int,
-    boosts: dict[int, float],
-    order: list[int],
-    categories: list[int] | None,
-    n: int,
-) -> None:
-    pinned = [p for p in pins[:n_pins] if p not in blocked]
-    adjusted = adjusted_by(blocked, pins[:n_pins], boosts)
-    products, best = wanted_top_n(
-        np.array(values, np.float32).reshape(len(values), 9),
-        n,
-        np.array(order),
-        adjusted=adjusted,
-        cap=None if categories is None else CategoryCap(np.array(categories), 2),
-    )
-    assert products.shape == best.shape == (len(values), n)
-    for row, scores in enumerate(values):
-        boosted = {
-            p: s * boosts.get(p, 1) if s > 0 else s / boosts.get(p, 1)
-            for p, s in enumerate(scores)
-            if p not in blocked
-        }
-        ranked = sorted(boosted, key=lambda p: (-boosted[p], order.index(p)))
-        if categories is not None:
-            of = categories
-            ranked = [
-                p
-                for at, p in enumerate(ranked)
-                if of[p] == -1 or sum(of[q] == of[p] for q in ranked[:at]) < 2
-            ]
-        expected = pinned + [p for p in ranked[:n] if p not in pinned]
-        got = adjusted.product_ids[products[row][np.isfinite(best[row])]].tolist()
-        assert got == expected[: len(got)]
-        assert len(got) == min(n, len(expected))
