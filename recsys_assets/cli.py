@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from recsys_assets.cli_shop import EXISTING, Households, Rate
+from recsys_assets.cli_shop import commands as shop_commands
 from recsys_assets.session import open_session
 
 if TYPE_CHECKING:
@@ -28,18 +30,14 @@ app = typer.Typer(
     " recsys materialize, recsys up.",
 )
 show = typer.Typer(no_args_is_help=True, help="Show what Redis serves, with product names.")
+app.add_typer(shop_commands)
 app.add_typer(show, name="show")
 
 console = Console()
 errors = Console(stderr=True)
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Products to show.")]
-Households = Annotated[
-    int | None, typer.Option(min=1, help="Only the first N households of the sample.")
-]
-Rate = Annotated[float, typer.Option(min=0.001, help="Orders a second, on average.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
-EXISTING: Any = {"exists": True, "dir_okay": False, "readable": True}
 RunConfig = Annotated[
     Path | None,
     typer.Option(help="A YAML file of Dagster run config, as the launchpad takes.", **EXISTING),
@@ -99,127 +97,46 @@ def up(ui_port: Port = 3000, api_port: Port = 8000) -> None:
 
 
 @app.command()
-def init() -> None:
-    """Check the shop's tables and create ours beside them; say which indexes the shop lacks."""
-    from recsys_assets.shop import missing_indexes
-    from recsys_assets.tables import create_tables
-
-    with open_session(redis=False) as session, session.shop() as (connection, shop):
-        create_tables(connection, shop)
-        windowed = session.settings.basket_window is not None
-        hints = missing_indexes(connection, shop, baskets_windowed=windowed)
-    console.print(
-        f"The shop: {shop.orders} and {shop.order_items}; ids of orders are {shop.order_id_type},"
-        f" of users {shop.user_id_type}, of products {shop.product_id_type}."
-    )
-    console.print(f"Ours: {shop.schema}.batch_metadata, {shop.schema}.user_product_interactions.")
-    if hints:
-        console.print(
-            "\nRefreshes read the shop's tables by these columns; an index makes it cheap:"
-        )
-        for hint in hints:
-            console.print(f"  {hint}", highlight=False, soft_wrap=True)
-
-
-@app.command("load-sample")
-def load_sample_shop(
-    households: Households = None,
-    replace: Annotated[
-        bool, typer.Option(help="Drop the tables orders, order_items and products first.")
-    ] = False,
-    hold_back_days: Annotated[
-        int | None,
-        typer.Option(min=1, max=364, help="Leave out the last N days, for recsys simulate."),
-    ] = None,
-) -> None:
-    """Load the sample shop into the tables orders, order_items and products."""
-    from recsys_assets.console import bar_for_each, bars
-    from recsys_assets.local.sample_shop import load_sample, start_of_last
-    from recsys_assets.shop import inspect_shop
-    from recsys_assets.tables import forget_orders
-
-    with (
-        open_session(redis=False) as session,
-        session.database() as connection,
-        bars(console) as shown,
-    ):
-        counts = load_sample(
-            connection,
-            households=households,
-            until=start_of_last(hold_back_days) if hold_back_days else None,
-            replace=replace,
-            progress=bar_for_each(shown),
-        )
-        if replace:
-            forget_orders(connection, inspect_shop(connection, session.settings))
-    console.print(
-        f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
-    )
-    if hold_back_days:
-        console.print(f"Held back: the last {hold_back_days} days, for recsys simulate")
-
-
-@app.command()
-def simulate(
-    rate: Rate = 5.0,
-    orders: Annotated[
-        int | None, typer.Option(min=1, help="End after N orders; all that are left by default.")
-    ] = None,
-    burst: Annotated[int, typer.Option(min=0, help="The first N come in at once.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the moments at which orders come in.")] = 0,
-) -> None:
-    """Let the orders come in that load-sample has held back, real ones in their real order.
-
-    Goes on where it was stopped; Ctrl-C stops it.
-    """
-    from recsys_assets.demo import let_orders_come_in
-
-    with open_session(redis=False) as session:
-        let_orders_come_in(console, session, rate=rate, most=orders, burst=burst, seed=seed)
-
-
-@app.command("load-csv")
-def load_csv_files(
-    orders: Annotated[
-        Path,
-        typer.Argument(help="id, user_id, created_at[, updated_at, status]", **EXISTING),
-    ],
-    items: Annotated[
-        Path, typer.Argument(help="order_id, product_id[, quantity, price]", **EXISTING)
-    ],
-    products: Annotated[Path | None, typer.Option(help="id, name", **EXISTING)] = None,
-) -> None:
-    """Load an export of your own into orders and order_items: all of it or nothing."""
-    from recsys_assets.console import bar_for_each, bars
-    from recsys_assets.local.csv_import import load_csv
-
-    with (
-        open_session(redis=False) as session,
-        session.database() as connection,
-        bars(console) as shown,
-    ):
-        counts = load_csv(
-            connection, orders, items, products_csv=products, progress=bar_for_each(shown)
-        )
-    console.print(
-        f"{counts.orders:,} orders, {counts.order_items:,} lines, {counts.products:,} products"
-    )
-
-
-@app.command()
 def materialize(
     assets: Annotated[
         list[str] | None, typer.Argument(help="Assets; all when none is named.")
     ] = None,
     config: RunConfig = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish models whatever their backtests say.")
+    ] = False,
 ) -> None:
-    """Materialize assets in dependency order: interactions, models, lists.
+    """Materialize assets in dependency order: interactions, models, backtests, lists.
 
-    The run is in the Dagster UI like any other.
+    The run is in the Dagster UI like any other. A model that its backtest refuses is not published;
+    --force overrides that, and is recorded in the model.
     """
+    from recsys_assets.batch import MaterializationError
+
     run_config = _read_yaml(config) if config else {}
-    with open_session():
-        _materialize(tuple(assets or ()), run_config)
+    with open_session() as session:
+        try:
+            _materialize(tuple(assets or ()), run_config, force=force)
+        except MaterializationError:
+            _print_backtests(errors, session.settings.data_dir, only_refused=True)
+            raise
+
+
+@app.command()
+def evaluate(config: RunConfig = None) -> None:
+    """Train both models, backtest them, and show the figures beside all baselines.
+
+    Publishes nothing; a model that is accepted is used by the next publication.
+    """
+    from recsys_assets.backtests import BACKTESTS
+
+    run_config = _read_yaml(config) if config else {}
+    with open_session(redis=False) as session:
+        try:
+            evaluated = [name for pair in BACKTESTS.items() for name in pair]
+            _materialize(("user_product_interactions", *evaluated), run_config)
+        finally:
+            _print_backtests(console, session.settings.data_dir)
 
 
 @app.command()
@@ -376,7 +293,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None) -> "Batch":
+def _print_backtests(where: Console, folder: Path, *, only_refused: bool = False) -> None:
+    from recsys_assets.backtests import (
+        BACKTESTS,
+        backtest_tables,
+        evaluated_last,
+        refused_candidate,
+    )
+
+    for name in BACKTESTS:
+        header = (refused_candidate if only_refused else evaluated_last)(folder, name)
+        for table in backtest_tables(header) if header else ():
+            where.print(table)
+
+
+def _materialize(
+    assets: tuple[str, ...] = (), run_config: dict[str, Any] | None = None, *, force: bool = False
+) -> "Batch":
     from recsys_assets.batch import UsageError
     from recsys_assets.batch import materialize as run
     from recsys_assets.dagster_storage import open_instance
@@ -384,7 +317,14 @@ def _materialize(assets: tuple[str, ...] = (), run_config: dict[str, Any] | None
 
     with open_instance() as instance:
         try:
-            batch = run(build_definitions(), instance, console, assets=assets, config=run_config)
+            batch = run(
+                build_definitions(),
+                instance,
+                console,
+                assets=assets,
+                config=run_config,
+                force=force,
+            )
         except UsageError as error:
             raise typer.BadParameter(str(error)) from error
     count, total = len(batch.seconds), sum(batch.seconds.values())

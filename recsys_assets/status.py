@@ -8,6 +8,7 @@ import psycopg
 from rich.table import Table
 
 from recsys_assets.automation import freshness_policies
+from recsys_assets.backtests import BACKTESTS, evaluated_last, outcome, refused_candidate
 from recsys_assets.console import age, status_table
 from recsys_assets.ingest.watermark import Backfill, backfill_under_way, orders_watermark
 from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_artifact, versions
@@ -33,6 +34,7 @@ def status_tables(
     held = {
         "user_product_interactions": _interactions(connection, shop),
         **{name: _artifact(settings, name) for name in ARTIFACTS},
+        **{BACKTESTS[name]: _backtest(settings, name) for name in ARTIFACTS},
         **{family.value: _family(client, family) for family in Family},
     }
     rows = []
@@ -85,6 +87,14 @@ def _artifact(settings: Settings, name: str) -> tuple[str, datetime | None]:
     kept = versions(settings.data_dir, name)
     back = ", rolled back" if kept and kept[0] > header.version else ""
     return f"{header.version}{back}, {size / 1e6:.1f} MB, {len(kept)} kept", header.orders_through
+
+
+def _backtest(settings: Settings, name: str) -> tuple[str, datetime | None]:
+    refused = refused_candidate(settings.data_dir, name)
+    if refused:
+        return f"[red]{refused.version} {outcome(refused)}", None
+    header = evaluated_last(settings.data_dir, name)
+    return (f"{header.version} {outcome(header)}", None) if header else ("nothing evaluated", None)
 
 
 def _family(client: Client, family: Family) -> tuple[str, datetime | None]:

@@ -105,6 +105,7 @@ class Judgement:
         """The judgement in plain values, for the header of an artifact."""
         return {
             "verdict": self.verdict.value,
+            "judgement": str(self),
             "users": self.users,
             "gates": [
                 asdict(gate) | {"difference": list(gate.difference), "verdict": gate.verdict.value}

@@ -48,13 +48,23 @@ def scopes(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["scope"] for row in rows))
 
 
-def table(rows: Sequence[Row], scope: str, detailed: Sequence[str] = ()) -> list[dict[str, str]]:
+def cuts(rows: Sequence[Row]) -> list[str]:
+    """The lengths of list that were measured, as they end the names of metrics: ``@10``."""
+    names = (name for row in rows for name in _columns(row))
+    return list(dict.fromkeys(f"@{name.partition('@')[2]}" for name in names if "@" in name))
+
+
+def table(
+    rows: Sequence[Row], scope: str, *, cut: str = "", detailed: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """What was scored in a scope, a line for each kind of list, as text.
 
-    The metrics named in ``detailed`` have their interval beside them.
+    With ``cut`` that of lists of this length alone. The metrics named in ``detailed`` have their
+    interval beside them.
     """
     measured = [row for row in rows if row["scope"] == scope]
-    columns = list(dict.fromkeys(name for row in measured for name in _columns(row)))
+    names = dict.fromkeys(name for row in measured for name in _columns(row))
+    columns = [name for name in names if name.endswith(cut)]
     return [
         {"lists": row["name"]} | {name: _cell(row, name, name in detailed) for name in columns}
         for row in measured
