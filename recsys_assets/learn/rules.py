@@ -201,4 +201,5 @@ def _strongest(rules: BasketRules, rows: NDArray[np.intp], most: int) -> NDArray
     is_first = np.ones(len(order), bool)
     is_first[1:] = (antecedents[1:] != antecedents[:-1]).any(axis=1)
     place = np.arange(len(order)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    return order[place < most]
+    strongest: NDArray[np.intp] = order[place < most]
+    return strongest
