@@ -7,7 +7,7 @@ so that it may well happen twice. Whatever else Redis answers ends the work.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import islice
@@ -79,16 +79,39 @@ def string_write(key: str, value: bytes) -> Write:
 
 def sorted_set_write(key: str, members: Mapping[str, float]) -> Write:
     """Replace a sorted set by ``members`` and their scores, in a transaction of DEL and ZADD."""
-    name = f"{_length(len(key.encode()))}{key}"
-    words = [
-        f"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL{name}\r\n*{2 + 2 * len(members)}\r\n$4\r\nZADD{name}"
-    ]
+    words: list[str] = []
     for member, score in members.items():
         number = repr(score)
         size = len(member) if member.isascii() else len(member.encode())
         words += (_length(len(number)), number, _length(size), member)
-    words.append("\r\n*1\r\n$4\r\nEXEC\r\n")
-    return Write(key, "".join(words).encode(), replies=4)
+    return _replacement("ZADD", key, 2 * len(members), "".join(words).encode())
+
+
+def hash_write(key: str, fields: Mapping[str, bytes]) -> Write:
+    """Replace a hash by ``fields`` and their values, in a transaction of DEL and HSET."""
+    words: list[bytes] = []
+    for field, value in fields.items():
+        name = field.encode()
+        words += (_length(len(name)).encode(), name, _length(len(value)).encode(), value)
+    return _replacement("HSET", key, 2 * len(fields), b"".join(words))
+
+
+def set_write(key: str, members: Collection[str]) -> Write:
+    """Replace a set by ``members``, in a transaction of DEL and SADD; no members: DEL alone."""
+    if not members:
+        name = f"{_length(len(key.encode()))}{key}"
+        return Write(key, f"*2\r\n$3\r\nDEL{name}\r\n".encode(), replies=1)
+    words = [f"{_length(len(member.encode()))}{member}" for member in members]
+    return _replacement("SADD", key, len(members), "".join(words).encode())
+
+
+def _replacement(command: str, key: str, arguments: int, packed: bytes) -> Write:
+    """DEL of a key, and a command that fills it anew, in one transaction."""
+    name = f"{_length(len(key.encode()))}{key}"
+    before = (
+        f"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL{name}\r\n*{2 + arguments}\r\n$4\r\n{command}{name}"
+    )
+    return Write(key, before.encode() + packed + b"\r\n*1\r\n$4\r\nEXEC\r\n", replies=4)
 
 
 @cache

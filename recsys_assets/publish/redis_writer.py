@@ -6,7 +6,7 @@ are written, and the record of the publication is written last: it is never ahea
 Works on a single server and on Redis Cluster.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,9 @@ from recsys_assets.publish.redis_client import Client, RedisUnavailableError, co
 from recsys_assets.publish.redis_pipe import (
     BATCH,
     Progress,
+    Write,
     batched,
+    hash_write,
     sorted_set_write,
     string_write,
     write_all,
@@ -43,6 +45,12 @@ __all__ = [
     "remove_others",
     "write",
 ]
+
+
+_WRITES: Mapping[Family, Callable[[str, Any], Write]] = {
+    Family.BOUGHT_TOGETHER: sorted_set_write,
+    Family.BOUGHT_TOGETHER_ALSO: hash_write,
+}
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,11 @@ def write(
 ) -> int:
     """Write the lists of a family, or some of them, each atomically; returns how many.
 
-    ``items`` are (key, JSON) or, for Bought Together, (key, {member: score}). ``progress`` is told
-    the number of keys written. Raises :class:`RedisUnavailableError` when Redis refuses one.
+    ``items`` are (key, JSON); of Bought Together (key, {member: score}), and of its rules with two
+    antecedents (key, {field: JSON}). ``progress`` is told the number of keys written. Raises
+    :class:`RedisUnavailableError` when Redis refuses one.
     """
-    packed = sorted_set_write if family is Family.BOUGHT_TOGETHER else string_write
+    packed = _WRITES.get(family, string_write)
     return write_all(client, (packed(key, value) for key, value in items), progress)
 
 

@@ -18,7 +18,9 @@ from recsys_assets.publish.redis_pipe import (
     BATCH_BYTES,
     Write,
     batched,
+    hash_write,
     in_batches,
+    set_write,
     sorted_set_write,
     string_write,
     write_all,
@@ -133,6 +135,24 @@ def test_a_member_that_cannot_be_is_refused_with_its_key(client: Client) -> None
     with pytest.raises(RedisUnavailableError, match=r"did not write bad: .*not a valid float"):
         write_all(client, writes)
     assert client.zrange("good", 0, -1) == [b"a"]
+
+
+def test_hashes_and_sets_are_replaced_as_wholes(client: Client) -> None:
+    client.hset("hash", mapping={"gone": "1", "kept": "1"})
+    client.sadd("set", "gone", "kept")
+    client.sadd("emptied", "gone")
+    fields = {"kept": b"2", "für:2": b'[["a", 1.5]]'}
+    writes = [
+        hash_write("hash", fields),
+        set_write("set", {"kept", "Käse"}),
+        set_write("emptied", ()),
+        string_write("after", b"v"),
+    ]
+    assert write_all(client, writes) == len(writes)
+    assert client.hgetall("hash") == {name.encode(): value for name, value in fields.items()}
+    assert client.smembers("set") == {b"kept", "Käse".encode()}
+    assert not client.exists("emptied")
+    assert client.get("after") == b"v", "no reply is left over"
 
 
 # --- What is sent again
