@@ -161,8 +161,8 @@ def cart_lists(lists: Lists, carts: csr_matrix, most: int, *, length: int = 50) 
     """
     found = np.full((carts.shape[0], most), -1, np.int64)
     for rows in _row_chunks(carts, length):
-        cart, product, strength = _combined(lists, carts[rows], length)
-        order = np.lexsort((product, -strength, cart))
+        cart, product, squares = _combined(lists, carts[rows], length)
+        order = np.lexsort((product, -squares, cart))
         cart, product = cart[order], product[order]
         place = np.arange(len(cart)) - np.searchsorted(cart, cart)
         shown = place < most
@@ -171,7 +171,7 @@ def cart_lists(lists: Lists, carts: csr_matrix, most: int, *, length: int = 50) 
 
 
 def _combined(lists: Lists, carts: csr_matrix, length: int) -> tuple[Ints, Ints, Floats]:
-    """Cart, product and strength of everything in the lists of a cart that is not in it."""
+    """Everything in the lists of carts that is not in them: cart, product, squared strength."""
     n_carts, n_products = carts.shape
     member_of = np.repeat(np.arange(n_carts), np.diff(carts.indptr))
     consequents, strengths = lists.of(carts.indices.astype(np.int64), length)
@@ -180,11 +180,11 @@ def _combined(lists: Lists, carts: csr_matrix, length: int) -> tuple[Ints, Ints,
     order = np.argsort(codes, kind="stable")
     codes, squares = codes[order], strengths[exists][order] ** 2
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    strength = np.sqrt(np.add.reduceat(squares, starts)) if len(starts) else squares
-    codes = codes[starts]
+    if len(starts):
+        codes, squares = codes[starts], np.add.reduceat(squares, starts)
     new = ~np.isin(codes, member_of * n_products + carts.indices)
     cart, product = np.divmod(codes[new], n_products)
-    return cart, product, strength[new]
+    return cart, product, squares[new]
 
 
 def _row_chunks(matrix: csr_matrix, width: int) -> Iterator[slice]:

@@ -83,6 +83,12 @@ def test_lists_of_the_breakfasts_by_every_ordering() -> None:
     assert lists[CONFIDENCE] == lists[OURS]
 
 
+def test_what_nobody_bought_is_no_bestseller() -> None:
+    lists, strengths = Bestsellers(np.array([0, 5, 0, 7])).of(np.array([0, 1]), 3)
+    assert lists.tolist() == [[3, 1, -1], [3, -1, -1]]
+    assert strengths.tolist() == [[7, 5, 0], [7, 0, 0]]
+
+
 def test_strengths_stand_beside_the_lists() -> None:
     lists = dict(orderings(rules_of(BREAKFASTS)))
     _, strengths = lists[OURS].of(np.array([JAM]), 3)
@@ -140,9 +146,12 @@ def test_strengths_in_a_cart_are_joined_by_their_squares() -> None:
 
 
 def test_what_is_said_of_all_lists() -> None:
-    orders = [BREAKFASTS[0]] * 20 + BREAKFASTS
+    # Tea was bought alone: it is in no basket.
+    orders = [BREAKFASTS[0]] * 16 + BREAKFASTS + [["tea"]]
     scores = by_scope(
-        backtest(rules_of(orders, 2), HeldOut(carts(), np.array([], np.int64), 0), seed=0)
+        backtest(
+            rules_of(orders, 2), HeldOut(carts(n_products=5), np.array([], np.int64), 0), seed=0
+        )
     )
     figures = scores[OURS, ONE_PRODUCT].figures
     # Lists: bread has butter and jam, butter has bread and milk, jam bread, milk butter. Of the
@@ -188,8 +197,8 @@ def test_held_out_baskets_keep_what_the_past_knows() -> None:
     assert held_out.count == 3
     rows = np.arange(3)
     assert np.asarray(held_out.baskets[rows, held_out.hidden]).ravel().tolist() == [1, 1, 1]
-    # Jam and milk were sold in two orders only.
-    often = hold_out(later, gathered(BREAKFASTS), min_orders=3, seed=1)
+    # Bread and butter were sold in four orders, jam and milk in two.
+    often = hold_out(later, gathered(BREAKFASTS), min_orders=4, seed=1)
     assert often.baskets.toarray().tolist() == [[1, 1, 0, 0]]
 
 
