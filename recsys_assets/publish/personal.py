@@ -5,7 +5,7 @@ of changed users are what a publication of all would make of them. They take tur
 time is read and written, and nobody else writes users' lists meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -223,20 +223,26 @@ def _lists_of_marked(
     session: ShopSession, maker: ListMaker, edition: Edition, marks: list[Mark]
 ) -> tuple[Items, list[Id]]:
     """The marked users' lists, and the ids of those who have none any more."""
-    lists: dict[Family, list[Item]] = {family: [] for family in FAMILIES}
     if not marks:
-        return lists, []
+        return _together([]), []
     marked = [user_id if isinstance(user_id, int) else str(user_id) for user_id, _ in marks]
     whose = sql.SQL("WHERE user_id = ANY({}::text[]::{}[])").format(
         sql.Literal(list(map(str, marked))), sql.SQL(session.shop.user_id_type)
     )
     purchases = _purchases(session, maker, whose)
     users, blocks = lists_of(purchases, maker, read_assortment(session), edition)
+    with_purchases = set(users.tolist())
+    gone = [user_id for user_id in marked if user_id not in with_purchases]
+    return _together(blocks), gone
+
+
+def _together(blocks: Iterable[Items]) -> dict[Family, list[Item]]:
+    """The lists of all blocks, by family."""
+    lists: dict[Family, list[Item]] = {family: [] for family in FAMILIES}
     for block in blocks:
         for family, items in block.items():
             lists[family] += items
-    with_purchases = set(users.tolist())
-    return lists, [user_id for user_id in marked if user_id not in with_purchases]
+    return lists
 
 
 def _purchases(session: ShopSession, maker: ListMaker, whose: sql.Composable) -> pa.Table:
@@ -292,13 +298,10 @@ def _require_room(
         " FROM (SELECT DISTINCT user_id FROM {}) AS users) AS numbered WHERE number % {} = 0)"
     ).format(tables.interactions_table(session.shop), sql.Literal(max(1, users // _SAMPLE_USERS)))
     purchases = _purchases(session, maker, whose)
-    lists = [
-        item
-        for block in lists_of(purchases, maker, assortment, edition)[1]
-        for items in block.values()
-        for item in items
-    ]
-    room = room_for(client, FAMILY, lists, users * len(FAMILIES), maker.plan.length)
+    sample = _together(lists_of(purchases, maker, assortment, edition)[1])
+    lists = sample.pop(FAMILY)
+    beside = [item for items in sample.values() for item in items]
+    room = room_for(client, FAMILY, lists, users, maker.plan.length, beside=beside)
     if not room.fits:
         raise NoRoomError(room)
     return room

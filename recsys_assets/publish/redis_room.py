@@ -53,8 +53,9 @@ class Room:
     """The memory, in bytes, that a publication needs beyond what it replaces, and what is free.
 
     ``keys_that_fit`` and ``length_that_fits`` say how many lists of the full ``length`` would fit,
-    and how long all lists could be. ``maxmemory_policy`` is None where Redis has no maxmemory, and
-    the machine's memory is the limit.
+    and how long all lists could be: a list with all that is published beside it.
+    ``maxmemory_policy`` is None where Redis has no maxmemory, and the machine's memory is the
+    limit.
     """
 
     family: Family
@@ -95,25 +96,33 @@ class Room:
 
 
 def room_for(
-    client: Client, family: Family, sample: Sequence[tuple[str, Value]], keys: int, length: int
+    client: Client,
+    family: Family,
+    sample: Sequence[tuple[str, Value]],
+    keys: int,
+    length: int,
+    *,
+    beside: Sequence[tuple[str, Value]] = (),
 ) -> Room:
     """The room for a publication of ``keys`` lists of up to ``length`` products; writes nothing.
 
-    ``sample`` has (key, value) of some of the lists, spread evenly over them. In a cluster, whose
-    keys spread evenly, the primary with the least free memory counts for each. Raises
-    :class:`RedisUnavailableError`.
+    ``sample`` has (key, value) of some of the lists, spread evenly over them, ``beside`` those of
+    other families that are published with these lists. In a cluster, whose keys spread evenly, the
+    primary with the least free memory counts for each. Raises :class:`RedisUnavailableError`.
     """
     with told("does not tell what memory it has"):
         limits = _limits(client)
         free, policy = _free(client)
-        replaced = [client.memory_usage(key, samples=0) for key, _ in sample]
-    held = round(keys * sum(usage + _BUCKET for usage in replaced if usage) / max(1, len(sample)))
+        replaced = [client.memory_usage(key, samples=0) for key, _ in (*sample, *beside)]
+    sampled = max(1, len(sample))
+    held = round(keys * sum(usage + _BUCKET for usage in replaced if usage) / sampled)
+    with_it = sum(bytes_of(key, value, limits) for key, value in beside) / sampled
 
     def needed(length: int) -> int:
         shorter = [(key, shortened(value, length)) for key, value in sample]
-        return math.ceil(keys * bytes_per_key(shorter, limits)) - held
+        return math.ceil(keys * (bytes_per_key(shorter, limits) + with_it)) - held
 
-    per_key = math.ceil(bytes_per_key(sample, limits))
+    per_key = math.ceil(bytes_per_key(sample, limits) + with_it)
     fits = keys * per_key - held <= free
     return Room(
         family=family,

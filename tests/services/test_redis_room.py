@@ -201,6 +201,23 @@ def test_lists_that_are_only_removed_afterwards_make_no_room(client: Client) -> 
     assert room.needed == KEYS * room.bytes_per_key
 
 
+def test_what_is_published_beside_the_lists_counts_with_them(tmp_path: Path) -> None:
+    lists = users(20)
+    beside = [(key.replace(":top_buys", ":beside"), b"x" * 700) for key, _ in lists]
+    family = Family.USER_TOP_BUYS
+    with limited(tmp_path / "redis", 2) as client:
+        room = room_for(client, family, lists[::20], KEYS, 20, beside=beside[::20])
+        assert not room.fits
+        alone = room_for(client, family, lists[::20], KEYS, 20)
+        assert room.bytes_per_key > alone.bytes_per_key + 700
+        assert 0 < room.keys_that_fit < alone.keys_that_fit
+        assert room.length_that_fits < alone.length_that_fits
+        client.config_set("maxmemory", 0)
+        write(client, family, [*lists, *beside])
+        again = room_for(client, family, lists[::20], KEYS, 20, beside=beside[::20])
+        assert abs(again.needed) < 0.02 * room.needed
+
+
 def test_nothing_is_written(client: Client) -> None:
     changes = client.info("persistence")["rdb_changes_since_last_save"]
     room_for(client, Family.USER_TOP_BUYS, users(10)[::20], KEYS, 10)
