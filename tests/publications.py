@@ -1,5 +1,6 @@
 """Everything between a shop's orders and the users' lists in Redis, for tests of publication."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -139,16 +140,18 @@ class Publishing:
         """The users that have a key, by family."""
         return {family: set(self.values(family)) for family in FAMILIES}
 
+    def contents(self) -> dict[tuple[Family, str], Any]:
+        """What is published of every user, but for what tells one publication from the next."""
+        told = {"model_version", "generated_at", "orders_through"}
+        return {
+            (family, user): {k: v for k, v in json.loads(value).items() if k not in told}
+            for family in FAMILIES
+            for user, value in self.values(family).items()
+        }
+
     def lists(self) -> dict[str, TopBuys]:
         """Every user's list, by the text of their id."""
         return {user: decode_top_buys(value) for user, value in self.values().items()}
-
-    def products(self) -> dict[str, list[tuple[Any, float]]]:
-        """The products and scores of every user's list, by the text of their id."""
-        return {
-            user: [(product.product_id, product.score) for product in top_buys.products]
-            for user, top_buys in self.lists().items()
-        }
 
     def explained(self) -> dict[str, list[Any]]:
         """The products that are explained, by the text of the user's id."""

@@ -85,9 +85,9 @@ def test_a_user_is_new_changed_or_gone(
     assert shop.marked() == []
     assert shop.record is not None
     assert (shop.record.keys, shop.record.orders_through) == (5, day(8))
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody()
-    assert shop.products() == products
+    assert shop.contents() == contents
 
 
 def test_nothing_changed_writes_nothing_but_the_record(
@@ -116,9 +116,9 @@ def test_users_wait_for_their_lists_until_they_are_published(
     published = shop.changed()
     assert published is not None
     assert published.written == 2
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody()
-    assert shop.products() == products
+    assert shop.contents() == contents
 
 
 @pytest.mark.parametrize("all_users", [True, False])
@@ -143,9 +143,9 @@ def test_a_change_that_comes_while_the_list_is_made_is_published_next(
     assert {str(user) for user in shop.marked()} == texts(id_type, 1)
     shop.changed()
     assert shop.marked() == []
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody()
-    assert shop.products() == products
+    assert shop.contents() == contents
 
 
 # --- All users
@@ -237,9 +237,9 @@ def test_changed_users_are_published_while_all_are(
     assert (shop.record.model_version, shop.record.keys) == (second, len(shop.values()))
     assert set(shop.values()) == texts(id_type, *range(1, 7), *came)
     assert shop.marked() == []
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody()
-    assert shop.products() == products
+    assert shop.contents() == contents
 
 
 def test_a_user_who_comes_in_behind_the_chunks_has_a_list_at_the_end(
@@ -291,9 +291,9 @@ def test_two_who_publish_at_once(
     assert set(shop.values()) == texts("bigint", *range(1, 7), *range(10, number))
     assert shop.record is not None
     assert shop.record.keys == len(shop.values())
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody()
-    assert shop.products() == products
+    assert shop.contents() == contents
 
 
 def test_who_waits_for_a_publication_of_all_goes_on_with_its_model(
@@ -354,9 +354,9 @@ def test_changed_lists_are_of_the_model_of_all(
     (newcomer,) = texts(id_type, 7)
     assert len(shop.lists()[newcomer].products) == 3
     assert shop.explained()[newcomer] == [p.product_id for p in shop.lists()[newcomer].products][:2]
-    products = shop.products()
+    contents = shop.contents()
     shop.everybody(shop.makers.of(Plan(first, length=3, explained=2)))
-    assert shop.products() == products
+    assert shop.contents() == contents
     assert shop.users(only_changed=False).model_version == second
     assert len(shop.lists()[newcomer].products) == 9  # all that there are
     assert {top_buys.model_version for top_buys in shop.lists().values()} == {second}

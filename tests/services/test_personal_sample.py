@@ -81,7 +81,7 @@ def test_a_list_does_not_depend_on_when_it_is_made(
         shop.refresh()
         version = shop.train(factors=factors, iterations=1)
         shop.everybody()
-        catalogue = set(shop.recipe().model.product_ids.tolist())
+        catalogue = set(shop.maker().model.product_ids.tolist())
         first = set(shop.values())
         for batch in range(1, BATCHES + 1):
             touched = users_of(connection, COME, batch)
@@ -108,9 +108,9 @@ def test_a_list_does_not_depend_on_when_it_is_made(
         assert {top_buys.model_version for top_buys in changed_lists.values()} == {version}
         listed = {p.product_id for top_buys in changed_lists.values() for p in top_buys.products}
         assert listed - catalogue, "no product is new"
-        products = shop.products()
+        contents = shop.contents()
         shop.everybody()
-        assert shop.products() == products
+        assert shop.contents() == contents
 
 
 def test_chunks_make_no_difference(small_sample_database_url: str, redis_url: str, tmp_path: Path):
@@ -118,7 +118,7 @@ def test_chunks_make_no_difference(small_sample_database_url: str, redis_url: st
         shop.refresh()
         shop.train(factors=32)
         whole = shop.everybody()
-        products = shop.products()
+        contents = shop.contents()
         rows, _ = count_interactions(shop.session.connection, shop.session.shop)
         shop.client.flushall()
         done: list[int] = []
@@ -126,16 +126,17 @@ def test_chunks_make_no_difference(small_sample_database_url: str, redis_url: st
 
         def read(query: Any) -> Any:
             table = shop.session.read(query)
-            sizes.append(len(table))
+            if "weight" in table.column_names:
+                sizes.append(len(table))
             return table
 
         measured = replace(shop, session=replace(shop.session, read=read))
         chunked = measured.everybody(chunk_interactions=5_000, progress=done.append)
-        assert done[-1] == chunked.written == whole.written == len(products)
-        _, *chunks, _users = sizes  # the first is a sample
+        assert done[-1] == chunked.written == whole.written == len(shop.values())
+        _, *chunks = sizes  # the first is a sample
         assert sum(chunks) == rows
         assert len(chunks) == pytest.approx(rows / 5_000, rel=0.3)
-        assert shop.products() == products
+        assert shop.contents() == contents
 
 
 def test_without_room_nothing_is_written(small_sample_database_url: str, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_without_room_nothing_is_written(small_sample_database_url: str, tmp_pat
         with pytest.raises(
             NoRoomError, match=r"of 200 users fit, or lists of \d+ products"
         ) as told:
-            shop.everybody(shop.recipe(length=1000))
+            shop.everybody(shop.maker(length=1000))
         assert not told.value.room.fits
         assert shop.values() == before
         assert read_plan(shop.session.connection, shop.session.shop) == plan
