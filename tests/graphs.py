@@ -4,7 +4,7 @@ Runs are Dagster's own, in this process, recorded in a temporary instance.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,15 @@ import psycopg
 import redis
 
 from recsys_assets.definitions import build_definitions
+from recsys_assets.publish.list_making import FAMILIES
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from recsys_assets.settings import Settings, ShopSettings
+from serving.contract import Id, list_key
+
+PERSONAL = ("als_model", "top_buys_backtest", "user_top_buys")
+"""What the users' lists are made by, once there are interactions."""
+TOGETHER = ("basket_rules", "bought_together_backtest", "bought_together")
+"""What the products' lists are made by."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +56,37 @@ class Graph:
         *assets: str,
         job: str = "retrain_daily",
         config: Mapping[str, Mapping[str, Any]] | None = None,
+        force: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Run a job, or ``assets`` alone with their checks; ``config`` is of assets or ops."""
+        """Run a job, or ``assets`` alone with their checks; ``config`` is of assets or ops.
+
+        Backtests accept what they are given unless ``force`` is False: most shops of tests are too
+        small to prove a model by.
+        """
         defs = self.definitions
+        given = config or {}
+        forced = {
+            name: {"force": force, **given.get(name, {})} for name in self._backtests(assets, job)
+        }
         chosen = (
             defs.resolve_implicit_global_asset_job_def() if assets else defs.resolve_job_def(job)
         )
         return chosen.execute_in_process(
             run_config={
-                "ops": {name: {"config": values} for name, values in (config or {}).items()},
+                "ops": {name: {"config": values} for name, values in {**given, **forced}.items()},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
             instance=self.instance,
             asset_selection=[dg.AssetKey(name) for name in assets] or None,
             raise_on_error=False,
         )
+
+    def _backtests(self, assets: Sequence[str], job: str) -> list[str]:
+        """The assets of the stage evaluate that take part in a run."""
+        graph = self.definitions.resolve_asset_graph()
+        of_stage = dg.AssetSelection.groups("evaluate").resolve(graph)
+        names = sorted(key.to_user_string() for key in of_stage)
+        return [name for name in names if (name in assets if assets else job == "retrain_daily")]
 
     def refresh(self, **config: Any) -> dg.ExecuteInProcessResult:
         """Run refresh_on_new_orders, which ends after one refresh unless ``config`` says more."""
@@ -83,14 +106,21 @@ class Graph:
             yield client
 
     def published(self) -> dict[str, Any]:
-        """Every key in Redis with its value: text, or the members of a sorted set, best first."""
+        """Every key in Redis with its value: text, fields, or members, of a sorted set in order."""
         with self.redis() as client:
-            return {
-                key: client.get(key)
-                if client.type(key) == "string"
-                else client.zrange(key, 0, -1, desc=True, withscores=True)
-                for key in client.scan_iter()
-            }
+            return {key: _value(client, key) for key in client.scan_iter()}
+
+
+def _value(client: redis.Redis, key: str) -> Any:
+    match client.type(key):
+        case "string":
+            return client.get(key)
+        case "hash":
+            return client.hgetall(key)
+        case "set":
+            return client.smembers(key)
+        case _:
+            return client.zrange(key, 0, -1, desc=True, withscores=True)
 
 
 def products(value: str) -> list[tuple[Any, float]]:
@@ -98,22 +128,48 @@ def products(value: str) -> list[tuple[Any, float]]:
     return [(product["product_id"], product["score"]) for product in json.loads(value)["products"]]
 
 
-def lists(published: dict[str, Any]) -> dict[str, Any]:
-    """What is published but for what tells one publication from the next."""
+def lists(published: Mapping[str, Any]) -> dict[str, Any]:
+    """The lists of Top Buys and of Bought Together: products and scores."""
     return {
-        key: products(value) if isinstance(value, str) else value
+        key: products(value) if key.endswith(":top_buys") else value
+        for key, value in published.items()
+        if key.endswith((":top_buys", ":bought_together"))
+        and not key.startswith(("publication:", "borrowed:"))
+    }
+
+
+def contents(published: Mapping[str, Any]) -> dict[str, Any]:
+    """What is published but for what tells one publication from the next."""
+    told = {"model_version", "generated_at", "orders_through"}
+    return {
+        key: {k: v for k, v in json.loads(value).items() if k not in told}
+        if isinstance(value, str)
+        else value
         for key, value in published.items()
         if not key.startswith("publication:")
     }
 
 
+def keys_of_users(*user_ids: Id) -> set[str]:
+    """The keys of all that is published of these users."""
+    return {list_key(family, user_id) for family in FAMILIES for user_id in user_ids}
+
+
 def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """Names of the checks that did not pass, with what they said."""
+    """Names of the checks that did not pass, with what they said.
+
+    But for those of backtests that only warn: what a small shop proves is too little to pass them.
+    """
     return {
         check.check_name: check.description or ""
         for check in result.get_asset_check_evaluations()
-        if not check.passed
+        if not check.passed and not _is_unproven(check)
     }
+
+
+def _is_unproven(check: dg.AssetCheckEvaluation) -> bool:
+    of_backtest = check.asset_key.to_user_string().endswith("_backtest")
+    return of_backtest and check.severity is dg.AssetCheckSeverity.WARN
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> set[str]:

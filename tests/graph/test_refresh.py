@@ -9,8 +9,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from recsys_assets.publish.list_making import FAMILIES
 from recsys_assets.settings import Settings
-from tests.graphs import Graph, lists, materialized, metadata, products
+from serving.contract import Family, publication_key
+from tests.graphs import (
+    PERSONAL,
+    Graph,
+    contents,
+    keys_of_users,
+    lists,
+    materialized,
+    metadata,
+    products,
+)
 from tests.shops import Order, add_orders, create_shop, day
 
 # Nine users of two tastes, each without one product of theirs, and one who buys what no other does.
@@ -32,15 +43,16 @@ def shop(graph: Graph) -> Graph:
     """A shop whose lists are published."""
     with graph.database() as connection:
         create_shop(connection, ORDERS)
-    made = ("user_product_interactions", "als_model", "user_top_buys", "global_top_buys")
-    assert graph.run(*made, config=MODEL).success
+    assert graph.run(
+        "user_product_interactions", *PERSONAL, "global_top_buys", config=MODEL
+    ).success
     return graph
 
 
 def refreshed(shop: Graph, *orders: Order) -> set[str]:
     """The keys of users that a refresh after these orders has written, created or removed.
 
-    The guests' list and the records of both families are checked: they are always written.
+    The guests' list and the records of the families are checked: they are always written.
     """
     with shop.database() as connection:
         add_orders(connection, orders)
@@ -53,22 +65,25 @@ def refreshed(shop: Graph, *orders: Order) -> set[str]:
     keys = before.keys() | after.keys()
     changed = {key for key in keys if after.get(key) != before.get(key)}
     users = {key for key in after if key.startswith("user:")}
-    for family, of_family in [("user_top_buys", users), ("global_top_buys", {"global:top_buys"})]:
-        record = json.loads(after[f"publication:{family}"])
+    for family in (*FAMILIES, Family.GLOBAL_TOP_BUYS):
+        record = json.loads(after[publication_key(family)])
         assert datetime.fromisoformat(record["orders_through"]) == through
-        assert record["keys"] == len(of_family)
+        of_guests = family is Family.GLOBAL_TOP_BUYS
+        assert record["keys"] == (1 if of_guests else len(users) / len(FAMILIES))
+    for family in ("user_top_buys", "global_top_buys"):
         told = metadata(result, family)
-        assert told["model_version"] == record["model_version"]
+        assert told["model_version"] == json.loads(after[f"publication:{family}"])["model_version"]
         assert told["orders_through"] == through.timestamp()
     for key in changed & users:
-        assert datetime.fromisoformat(json.loads(after[key])["orders_through"]) == through
-    guests = {"global:top_buys", "publication:user_top_buys", "publication:global_top_buys"}
+        knows = json.loads(after[key]).get("orders_through")
+        assert knows is None or datetime.fromisoformat(knows) == through
+    guests = {"global:top_buys", *map(publication_key, (*FAMILIES, Family.GLOBAL_TOP_BUYS))}
     assert guests <= changed
     return changed - guests
 
 
 def test_an_order_changes_the_list_of_its_user_alone(shop: Graph):
-    assert refreshed(shop, Order(12, 2, [41], day(11))) == {"user:2:top_buys"}
+    assert refreshed(shop, Order(12, 2, [41], day(11))) == keys_of_users(2)
     assert 41 in [p for p, _ in products(shop.published()["user:2:top_buys"])][:6]
 
 
@@ -80,13 +95,13 @@ def test_lists_of_a_refresh_are_those_of_a_publication_of_all(shop: Graph):
         Order(14, 3, [99], day(13)),
         Order(10, 10, [40, 41], day(10), status="cancelled", updated_at=day(14)),
     )
-    of_refresh = lists(shop.published())
+    of_refresh = contents(shop.published())
     assert shop.run("user_top_buys", "global_top_buys").success
-    assert lists(shop.published()) == of_refresh
+    assert contents(shop.published()) == of_refresh
 
 
 def test_a_new_user_has_a_list_by_the_model_at_once(shop: Graph):
-    assert refreshed(shop, Order(12, 77, [20, 22], day(11))) == {"user:77:top_buys"}
+    assert refreshed(shop, Order(12, 77, [20, 22], day(11))) == keys_of_users(77)
     ranked = products(shop.published()["user:77:top_buys"])
     assert {product for product, _ in ranked[:2]} == {20, 22}
     even, odd = ({p: s for p, s in ranked if p in range(20 + n, 32, 2)} for n in (0, 1))
@@ -94,7 +109,7 @@ def test_a_new_user_has_a_list_by_the_model_at_once(shop: Graph):
 
 
 def test_a_product_that_is_new_reaches_its_buyer_and_the_guests(shop: Graph):
-    assert refreshed(shop, Order(12, 2, [99], day(11))) == {"user:2:top_buys"}
+    assert refreshed(shop, Order(12, 2, [99], day(11))) == keys_of_users(2)
     published = lists(shop.published())
     having = {key for key, ranked in published.items() if 99 in dict(ranked)}
     assert having == {"user:2:top_buys", "global:top_buys"}
@@ -103,17 +118,17 @@ def test_a_product_that_is_new_reaches_its_buyer_and_the_guests(shop: Graph):
 
 def test_a_user_whose_only_order_is_cancelled_loses_the_list(shop: Graph):
     gone = Order(10, 10, [40, 41], day(10), status="cancelled", updated_at=day(11))
-    assert refreshed(shop, gone) == {"user:10:top_buys"}
-    assert "user:10:top_buys" not in shop.published()
-    assert refreshed(shop, Order(10, 10, [40, 41], day(10), updated_at=day(12))) == {
-        "user:10:top_buys"
-    }
+    assert refreshed(shop, gone) == keys_of_users(10)
+    assert not keys_of_users(10) & shop.published().keys()
+    assert refreshed(shop, Order(10, 10, [40, 41], day(10), updated_at=day(12))) == keys_of_users(
+        10
+    )
 
 
 def test_an_order_that_moves_changes_both_users_lists(shop: Graph):
     moved = Order(10, 2, [40, 41], day(10), updated_at=day(11))
-    assert refreshed(shop, moved) == {"user:2:top_buys", "user:10:top_buys"}
-    assert "user:10:top_buys" not in shop.published()
+    assert refreshed(shop, moved) == keys_of_users(2, 10)
+    assert not keys_of_users(10) & shop.published().keys()
 
 
 def test_an_order_of_a_guest_changes_the_guests_list_alone(shop: Graph):
@@ -168,7 +183,7 @@ def test_without_a_counting_order_the_last_lists_stay(shop: Graph):
     assert "(complete; set RECSYS_PURCHASE_STATUSES)" in warning
     assert shop.published() == before
     assert shop.refresh().success
-    assert lists(shop.published()) == lists(before)
+    assert contents(shop.published()) == contents(before)
 
 
 def test_without_a_model_the_rest_is_refreshed_and_a_warning_logged(graph: Graph):
@@ -187,10 +202,21 @@ def test_with_the_first_model_all_lists_are_published(graph: Graph):
     with graph.database() as connection:
         create_shop(connection, ORDERS)
     assert graph.refresh().success
-    assert graph.run("als_model", config=MODEL).success
+    assert graph.run("als_model", "top_buys_backtest", config=MODEL).success
     result = graph.refresh()
     assert metadata(result, "user_top_buys")["users"] == 10
-    assert len([key for key in graph.published() if key.startswith("user:")]) == 10
+    of_users = {key for key in graph.published() if key.startswith("user:")}
+    assert of_users == keys_of_users(*range(1, 11))
+
+
+def test_a_candidate_is_not_used_before_it_is_accepted(graph: Graph):
+    with graph.database() as connection:
+        create_shop(connection, ORDERS)
+    assert graph.run("user_product_interactions", "als_model", config=MODEL).success
+    result = graph.refresh()
+    assert result.success
+    assert materialized(result) == REFRESHED - {"user_top_buys"}
+    assert not [key for key in graph.published() if key.startswith("user:")]
 
 
 def test_a_shop_without_orders_is_refreshed_and_publishes_nothing(graph: Graph):
