@@ -54,6 +54,7 @@ def freshness_policies(settings: Settings) -> Mapping[str, dg.FreshnessPolicy]:
         "als_model": models,
         "top_buys_backtest": models,
         "basket_rules": models,
+        "bought_together_backtest": models,
         "bought_together": models,
     }
 

@@ -22,6 +22,7 @@ ASSETS = [
     publish.user_top_buys,
     publish.global_top_buys,
     learn.basket_rules,
+    evaluate.bought_together_backtest,
     publish.bought_together,
 ]
 

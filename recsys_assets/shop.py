@@ -76,14 +76,18 @@ class Shop:
             ],
         }
 
-    def basket_lines(self, since: datetime | None = None) -> sql.Composed:
+    def basket_lines(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> sql.Composed:
         """SELECT of (order_id, product_id) of all purchases, guests' included.
 
-        ``since`` narrows them to those of orders created then or later, which an index answers.
+        Of orders created from ``since`` on and before ``until``, which an index answers.
         """
         created_at = sql.Identifier("o", self.created_at)
-        where = (
-            sql.SQL("AND {} >= {}").format(created_at, sql.Literal(since)) if since else EVERYTHING
+        where = sql.SQL(" ").join(
+            sql.SQL("AND {} {} {}").format(created_at, sql.SQL(operator), sql.Literal(bound))
+            for operator, bound in ((">=", since), ("<", until))
+            if bound
         )
         return sql.SQL(
             "SELECT {order_id} AS order_id, {product_id} AS product_id"

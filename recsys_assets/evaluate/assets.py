@@ -6,22 +6,26 @@ the current version, or refused, and stays a candidate until the next one.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
 from recsys_assets.ingest.assets import user_product_interactions
-from recsys_assets.learn.assets import ALS_MODEL, als_model
+from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, basket_rules
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
 
 if TYPE_CHECKING:
     from recsys_assets.evaluate.backtest import Backtest
     from recsys_assets.learn.artifacts import Arrays, Header
+
+
+_Recipe = TypeVar("_Recipe")
 
 
 class BacktestConfig(dg.Config):
@@ -85,7 +89,7 @@ def top_buys_backtest(
         backtest = backtest_top_buys(
             session,
             candidate,
-            _recipe_of(incumbent) if incumbent and incumbent.version != header.version else None,
+            _of_another(incumbent, header, Recipe.from_parameters),
             held_out=timedelta(days=config.held_out_days),
             min_users=config.min_users,
             max_users=config.max_users,
@@ -105,15 +109,103 @@ def top_buys_backtest(
     yield from _check_results(backtest, GATES, force=config.force)
 
 
-def _recipe_of(header: "Header") -> "Any":
-    """The recipe of an artifact; None where another release has made it, by other parameters."""
-    from recsys_assets.learn.artifacts import ArtifactError
-    from recsys_assets.learn.recipe import Recipe
+class BasketBacktestConfig(BacktestConfig):
+    """What is held out, and what a candidate has to do."""
 
-    try:
-        return Recipe.from_parameters(header.parameters)
-    except ArtifactError:
+    min_users: int = Field(
+        100, ge=30, description="baskets to measure, below which nothing is proven"
+    )
+    max_users: int = Field(
+        20_000, ge=30, description="baskets measured, at most; drawn by the seed"
+    )
+    min_product_orders: int = Field(
+        5, ge=1, description="orders of a product before the cutoff, for it to be measured by"
+    )
+
+
+BASKET_GATES = {
+    "beats_popularity": ("global popularity", "Better than the bestsellers, beyond doubt."),
+    "holds_lift": ("lift", "Not worse than the same rules ordered by raw lift."),
+    "holds_incumbent": ("incumbent", "Not worse than the version in use, but for a tolerance."),
+}
+"""The checks of Bought Together: what the candidate is held against, and what is asked of it."""
+
+
+@dg.asset(
+    deps=[basket_rules],
+    group_name="evaluate",
+    kinds={"python"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+    pool=BASKET_RULES,
+    check_specs=[
+        dg.AssetCheckSpec(
+            name, asset="bought_together_backtest", blocking=True, description=description
+        )
+        for name, (_, description) in BASKET_GATES.items()
+    ],
+)
+def bought_together_backtest(
+    context: dg.AssetExecutionContext,
+    config: BasketBacktestConfig,
+    shop: ShopDatabase,
+    artifacts: ArtifactStore,
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Tries the candidate's rules on past baskets, beside what is obvious; accepts or refuses it.
+
+    Mines the orders before the last 28 days and measures the lists by the baskets of these days:
+    what else is in a basket of which one product is shown, and which product a cart is without;
+    hit rate, MRR, coverage, fill and popularity, with intervals. An accepted candidate becomes
+    `basket_rules.pkl`.
+    """
+    from recsys_assets.evaluate.backtest import BASKET_METRIC, BasketSizes, backtest_bought_together
+    from recsys_assets.learn.mining import Mining
+
+    started = time.monotonic()
+    header, arrays = artifacts.latest(BASKET_RULES)
+    incumbent = artifacts.incumbent(BASKET_RULES)
+    with shop.session() as session:
+        backtest = backtest_bought_together(
+            session,
+            Mining.from_parameters(header.parameters),
+            _of_another(incumbent, header, Mining.from_parameters),
+            BasketSizes(shop.min_basket_products, shop.max_basket_products, shop.basket_window),
+            held_out=timedelta(days=config.held_out_days),
+            min_baskets=config.min_users,
+            max_baskets=config.max_users,
+            min_product_orders=config.min_product_orders,
+            tolerance=config.tolerance,
+            seed=config.seed,
+            log=context.log.info,
+        )
+    _decide(context, artifacts, header, arrays, backtest, force=config.force)
+    yield dg.MaterializeResult(
+        metadata={
+            **_metadata(backtest, BASKET_METRIC),
+            "version": header.version,
+            "seconds": time.monotonic() - started,
+        }
+    )
+    yield from _check_results(backtest, BASKET_GATES, force=config.force)
+
+
+def _of_another(
+    incumbent: "Header | None",
+    candidate: "Header",
+    parse: "Callable[[Mapping[str, Any]], _Recipe]",
+) -> "_Recipe | None":
+    """The recipe of the version in use; None where there is none, or another release has made it.
+
+    None also where it is the candidate itself, which is evaluated again.
+    """
+    from recsys_assets.learn.artifacts import ArtifactError
+
+    if incumbent is None or incumbent.version == candidate.version:
         return None
+    with suppress(ArtifactError):
+        return parse(incumbent.parameters)
+    return None
 
 
 def _decide(

@@ -1,21 +1,26 @@
-"""A candidate's backtest from the shop's orders to the judgement."""
+"""A candidate's backtest, from the shop's orders to the judgement."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from recsys_assets.evaluate import past, top_buys
+from psycopg import sql
+
+from recsys_assets.evaluate import bought_together, past, top_buys
 from recsys_assets.evaluate.gates import Judgement, Rule, judge
-from recsys_assets.evaluate.report import Row, to_rows
+from recsys_assets.evaluate.report import Row, Scored, to_rows
 from recsys_assets.evaluate.top_buys import ALL, NEW, Score, Split
 from recsys_assets.learn.als import AlsModel
+from recsys_assets.learn.baskets import Baskets, baskets_from_lines
 from recsys_assets.learn.blending import Repeats
+from recsys_assets.learn.mining import Mining, mine
 from recsys_assets.learn.recipe import Recipe
 from recsys_assets.shop_session import ShopSession
 
-METRIC = "NDCG@10"
-"""What gates go by: it counts hits as recall does, and the places they are in."""
+METRIC, BASKET_METRIC = "NDCG@10", "MRR@10"
+"""What gates go by: both count hits and the places they are in."""
+INCUMBENT = top_buys.INCUMBENT
 
 Log = Callable[[str], object]
 Progress = Callable[[int], object]
@@ -59,9 +64,14 @@ def rules_for(repeats: Repeats, tolerance: float) -> list[Rule]:
     return {"blend": of_all + of_new, "only": of_all, "exclude": of_new}[repeats]
 
 
-def held_out_period(session: ShopSession, held_out: timedelta) -> tuple[datetime, datetime] | None:
-    """The last so many days of purchases: since when, and before when; None without purchases."""
-    row = session.connection.execute(past.last_purchase(session.shop)).fetchone()
+def held_out_period(
+    session: ShopSession, latest: sql.Composed, held_out: timedelta
+) -> tuple[datetime, datetime] | None:
+    """The last so many days: since when, and before when; None where there is nothing yet.
+
+    ``latest`` is a SELECT of the time of what came last.
+    """
+    row = session.connection.execute(latest).fetchone()
     if row is None or row[0] is None:
         return None
     until = row[0] + timedelta(microseconds=1)
@@ -86,7 +96,7 @@ def backtest_top_buys(
     ``progress`` is told the iterations of ALS that are done. A shop without orders before or in the
     held-out days, or with fewer than ``min_users`` users in both, proves nothing.
     """
-    period = held_out_period(session, held_out)
+    period = held_out_period(session, past.last_purchase(session.shop), held_out)
     scores: list[Score] = []
     split = None
     if period:
@@ -172,3 +182,90 @@ def _repeats(scope: str) -> Repeats:
 
 def _fit(split: Split, recipe: Recipe, progress: Progress) -> AlsModel:
     return top_buys.model_of_the_past(split, recipe.als, progress)
+
+
+@dataclass(frozen=True)
+class BasketSizes:
+    """Which orders are baskets: distinct products, at least and at most, and for how long back."""
+
+    min_products: int
+    max_products: int
+    window: timedelta | None
+
+
+def backtest_bought_together(
+    session: ShopSession,
+    candidate: Mining,
+    incumbent: Mining | None,
+    sizes: BasketSizes,
+    *,
+    held_out: timedelta,
+    min_baskets: int,
+    max_baskets: int,
+    min_product_orders: int,
+    tolerance: float,
+    seed: int,
+    log: Log = lambda _: None,
+) -> Backtest:
+    """Measure lists of rules mined as the candidate was beside baselines and the incumbent's.
+
+    Measured is by products with ``min_product_orders`` or more before the held-out days. Fewer than
+    ``min_baskets`` with two of them prove nothing.
+    """
+    period = held_out_period(session, past.last_order(session.shop), held_out)
+    scores: list[Scored] = []
+    if period:
+        since = period[1] - sizes.window if sizes.window else None
+        before = _baskets(session, sizes, since, period[0])
+        measured_by = bought_together.hold_out(
+            _baskets(session, sizes, *period),
+            before,
+            min_orders=min_product_orders,
+            max_baskets=max_baskets,
+            seed=seed,
+        )
+        log(
+            f"{before.n_orders:,} baskets before {period[0]:%Y-%m-%d %H:%M},"
+            f" {measured_by.count:,} to measure by after it"
+        )
+        _, rules = mine(before, candidate)
+        scores += bought_together.backtest(rules, measured_by, seed=seed)
+        if incumbent:
+            theirs = rules if incumbent == candidate else mine(before, incumbent)[1]
+            scores += bought_together.backtest_one(INCUMBENT, theirs, measured_by, seed=seed)
+    judgement = judge(
+        {(s.scope, s.name): s.values[BASKET_METRIC] for s in scores},
+        bought_together.OURS,
+        rules_of_bought_together(tolerance),
+        metric=BASKET_METRIC,
+        min_users=min_baskets,
+        seed=seed,
+    )
+    cutoff, until = period or (None, None)
+    return Backtest(judgement, to_rows(scores), cutoff, until, {})
+
+
+def rules_of_bought_together(tolerance: float) -> list[Rule]:
+    """What Bought Together is held against."""
+    of_one = bought_together.ONE_PRODUCT
+    of_cart = bought_together.CART
+    return [
+        Rule(bought_together.POPULARITY, of_cart, must_beat=True),
+        Rule(bought_together.POPULARITY, of_one),
+        Rule(bought_together.LIFT, of_one),
+        Rule(bought_together.LIFT, of_cart),
+        Rule(INCUMBENT, of_one, tolerance=tolerance),
+        Rule(INCUMBENT, of_cart, tolerance=tolerance),
+    ]
+
+
+def _baskets(
+    session: ShopSession, sizes: BasketSizes, since: datetime | None, until: datetime
+) -> Baskets:
+    lines = session.read(session.shop.basket_lines(since, until))
+    return baskets_from_lines(
+        lines["order_id"],
+        lines["product_id"],
+        min_products=sizes.min_products,
+        max_products=sizes.max_products,
+    )[0]

@@ -228,6 +228,20 @@ def backtest(
     ]
 
 
+def backtest_one(
+    name: str,
+    rules: BasketRules,
+    held_out: HeldOut,
+    *,
+    length: int = 50,
+    min_orders: int = 1,
+    seed: int,
+) -> list[Score]:
+    """Measure the lists of other past rules, over the same products, as :func:`backtest` does."""
+    lists = RuleLists(top_consequents(rules, length, min_orders))
+    return score(name, lists, held_out, rules.product_orders, length=length, seed=seed)
+
+
 def score(
     name: str,
     lists: Lists,

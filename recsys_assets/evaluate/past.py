@@ -10,7 +10,7 @@ from psycopg import sql
 
 from recsys_assets.ids import plain_id
 from recsys_assets.ingest.popularity import decay
-from recsys_assets.shop import Shop
+from recsys_assets.shop import LATEST_DATE, Shop, identifier
 from recsys_assets.tables import counted_orders_table
 
 
@@ -58,6 +58,17 @@ def popularity_before(shop: Shop, moment: datetime, half_life: timedelta) -> sql
         weight=decay(sql.SQL("purchased_at"), sql.Literal(moment), half_life),
         moment=sql.Literal(moment),
         **_names(shop),
+    )
+
+
+def last_order(shop: Shop) -> sql.Composed:
+    """SELECT of the time of the latest order of the shop; null where there is none."""
+    return sql.SQL(
+        "SELECT max({created})::timestamptz FROM {orders} WHERE {created} <= {latest}"
+    ).format(
+        created=sql.Identifier(shop.created_at),
+        orders=identifier(shop.orders),
+        latest=LATEST_DATE,
     )
 
 

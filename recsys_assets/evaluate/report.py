@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys_assets.evaluate.metrics import Interval
 
 
@@ -16,6 +19,10 @@ class Scored(Protocol):
     @property
     def scope(self) -> str:
         """What they were held against."""
+
+    @property
+    def values(self) -> Mapping[str, NDArray[np.float64]]:
+        """Every metric by its name, of every user or basket."""
 
     @property
     def intervals(self) -> Mapping[str, Interval]:

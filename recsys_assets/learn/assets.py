@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -17,8 +17,8 @@ from recsys_assets.resources import ArtifactStore, ShopDatabase
 if TYPE_CHECKING:
     from recsys_assets.learn.als import AlsModel
     from recsys_assets.learn.baskets import BasketCounts, Baskets
-    from recsys_assets.learn.itemsets import Itemsets
     from recsys_assets.learn.matrix import Interactions
+    from recsys_assets.learn.mining import Mining
     from recsys_assets.learn.recipe import Recipe
     from recsys_assets.learn.rules import BasketRules
 
@@ -150,21 +150,30 @@ class MiningConfig(dg.Config):
     engine: MiningEngine = Field(
         MiningEngine.sparse, description="sparse: pairs, in bounded memory; mlxtend: larger sets"
     )
-    min_orders: int | None = Field(None, ge=1, description="orders with all products; default 5")
+    min_orders: int | None = Field(None, ge=1, description="orders with all products; default 2")
     min_support: float | None = Field(
         None, gt=0, le=1, description="the same as a fraction of all baskets"
     )
     max_itemset_size: int = Field(2, ge=2, description="above 2 only with the engine mlxtend")
     shrinkage: float = Field(
-        10.0, ge=0, description="k of the strength n / (E + k), in orders expected by chance"
+        3.0, ge=0, description="k of the strength n / (E + k + q n_a), in orders"
+    )
+    antecedent_shrinkage: float = Field(
+        0.1, ge=0, description="q of the strength, a share of the orders with the antecedent"
+    )
+    max_consequents: int = Field(
+        100, ge=1, description="rules kept of each antecedent, the strongest ones"
     )
 
     @property
-    def minimum(self) -> dict[str, Any]:
-        """The minimum as ``frequent_itemsets`` takes it."""
+    def mining(self) -> "Mining":
+        """The config as the stage takes it."""
+        from recsys_assets.learn.mining import Mining
+
+        chosen = self.model_dump(exclude={"engine", "max_consequents"})
         if self.min_orders is None and self.min_support is None:
-            return {"min_orders": 5}
-        return {"min_orders": self.min_orders, "min_support": self.min_support}
+            chosen["min_orders"] = 2
+        return Mining(engine=self.engine.value, **chosen)
 
 
 @dg.asset(
@@ -184,11 +193,14 @@ def basket_rules(
 ) -> dg.MaterializeResult[None]:
     """Frequent itemsets of the orders and their rules: support, confidence, lift, strength.
 
-    Baskets of 2 to 100 distinct products count (RECSYS_MIN_BASKET_PRODUCTS and
+    Writes a candidate, which becomes `basket_rules.pkl` once `bought_together_backtest` accepts
+    it. Baskets of 2 to 100 distinct products count (RECSYS_MIN_BASKET_PRODUCTS and
     RECSYS_MAX_BASKET_PRODUCTS), of all orders or of the latest (RECSYS_BASKET_WINDOW_DAYS); guests'
     orders are included.
     """
     from recsys_assets.learn.artifacts import Header, to_arrays
+    from recsys_assets.learn.mining import mine
+    from recsys_assets.learn.rules import strongest_rules
 
     started = time.monotonic()
     last_change = shop.last_change()
@@ -203,10 +215,16 @@ def basket_rules(
         f" than {shop.max_basket_products}"
     )
     read = time.monotonic()
-    itemsets, rules = _mine(baskets, config)
+    itemsets, rules = mine(baskets, config.mining)
     mined = time.monotonic()
+    if not len(rules.orders):
+        raise ValueError(
+            f"no two products share {itemsets.min_orders} orders: lower min_orders or min_support"
+        )
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
-    parameters = _mining_parameters(config, shop) | {"min_orders": itemsets.min_orders}
+    sizes = {"min_basket_products", "max_basket_products", "basket_window_days"}
+    parameters = config.mining.to_parameters() | shop.model_dump(include=sizes)
+    rules = strongest_rules(rules, config.max_consequents)
     header = Header(BASKET_RULES, datetime.now(UTC), last_change, parameters)
     path = artifacts.propose(header, to_arrays(rules))
     return dg.MaterializeResult(
@@ -248,33 +266,6 @@ def _read_baskets(shop: ShopDatabase, since: datetime | None) -> "tuple[Baskets,
         min_products=shop.min_basket_products,
         max_products=shop.max_basket_products,
     )
-
-
-def _mining_parameters(config: MiningConfig, shop: ShopDatabase) -> dict[str, Any]:
-    """What the rules depend on beside the orders."""
-    sizes = shop.model_dump(
-        include={"min_basket_products", "max_basket_products", "basket_window_days"}
-    )
-    return {**config.model_dump(exclude={"engine"}), "engine": config.engine.value, **sizes}
-
-
-def _mine(baskets: "Baskets", config: MiningConfig) -> "tuple[Itemsets, BasketRules]":
-    """Frequent itemsets and their rules; ValueError when there is not one rule."""
-    from recsys_assets.learn.itemsets import frequent_itemsets
-    from recsys_assets.learn.rules import rules_from_itemsets
-
-    itemsets = frequent_itemsets(
-        baskets,
-        engine=config.engine.value,
-        max_itemset_size=config.max_itemset_size,
-        **config.minimum,
-    )
-    rules = rules_from_itemsets(itemsets, config.shrinkage)
-    if not len(rules.orders):
-        raise ValueError(
-            f"no two products share {itemsets.min_orders} orders: lower min_orders or min_support"
-        )
-    return itemsets, rules
 
 
 def _lift_against_support(rules: "BasketRules") -> str:

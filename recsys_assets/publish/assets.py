@@ -3,15 +3,14 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from recsys_assets.evaluate.assets import top_buys_backtest
+from recsys_assets.evaluate.assets import bought_together_backtest, top_buys_backtest
 from recsys_assets.ingest.assets import user_product_interactions
-from recsys_assets.learn.assets import BASKET_RULES, basket_rules
+from recsys_assets.learn.assets import BASKET_RULES
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 EXPLAINED = 20
 LENGTH = 120  # 100 to show, and some to spare for what must not be shown
-SAMPLE = 200
 ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
     dg.AssetCheckSpec(
         "room_in_redis",
@@ -63,8 +61,8 @@ class UserTopBuysConfig(TopBuysConfig):
 class BoughtTogetherConfig(dg.Config):
     """Which rules make a list."""
 
-    length: int = Field(50, ge=1, le=1000, description="products in a list, at most")
-    min_orders: int = Field(5, ge=1, description="orders that a rule rests on, at least")
+    length: int = Field(60, ge=1, le=1000, description="products in a list, at most")
+    min_orders: int = Field(2, ge=1, description="orders that a rule rests on, at least")
 
 
 @dg.asset(
@@ -176,7 +174,7 @@ def global_top_buys(
 
 
 @dg.asset(
-    deps=[basket_rules],
+    deps=[bought_together_backtest],
     group_name="publish",
     kinds={"python", "redis"},
     owners=["team:data"],
@@ -200,41 +198,47 @@ def bought_together(
     import numpy as np
 
     from recsys_assets.learn.artifacts import from_arrays
-    from recsys_assets.learn.rules import BasketRules, top_consequents
-    from recsys_assets.publish.bought_together import pairing_lists
-    from recsys_assets.publish.redis_room import room_for
-    from recsys_assets.publish.redis_writer import Edition, publish
+    from recsys_assets.learn.rules import BasketRules
+    from recsys_assets.publish.bought_together import (
+        lists_from_rules,
+        publish_pairings,
+        room_for_pairings,
+    )
+    from recsys_assets.publish.redis_writer import Edition
+    from recsys_assets.publish.selection import current_assortment
+    from recsys_assets.publish.unavailable import publish_unavailable
 
     started = time.monotonic()
     header, arrays = artifacts.load(BASKET_RULES)
     rules = from_arrays(BasketRules, arrays)
-    top = top_consequents(rules, config.length, config.min_orders)
-    listed = np.flatnonzero(np.diff(top.indptr))
-    edition = Edition(header.version, datetime.now(UTC), header.orders_through)
-    progress = Progress(context.log.info, "products published", len(listed))
-    with redis.client() as client:
-        spread = max(1, len(listed) // SAMPLE)
-        sample = list(islice(pairing_lists(rules, top), None, None, spread))
-        room = room_for(client, Family.BOUGHT_TOGETHER, sample, len(listed), config.length)
+    with shop.session() as session, redis.client() as client:
+        assortment = current_assortment(session)
+        lists = lists_from_rules(
+            rules, assortment, length=config.length, min_orders=config.min_orders
+        )
+        room = room_for_pairings(client, lists, config.length)
         if not room.fits:
             yield _room(ROOM_FOR_PRODUCTS, room)
             raise dg.Failure(str(room), allow_retries=False)
-        published = publish(
+        published = publish_pairings(
             client,
-            Family.BOUGHT_TOGETHER,
-            edition,
-            pairing_lists(rules, top),
-            rules.product_ids[listed],
-            progress,
+            lists,
+            Edition(header.version, datetime.now(UTC), header.orders_through),
+            min_orders=config.min_orders,
+            progress=Progress(context.log.info, "products published", len(lists.listed)),
         )
-        best = listed[np.argsort(-rules.product_orders[listed], kind="stable")[:3]]
+        publish_unavailable(session, client, assortment.rules)
+        best = np.argsort(-rules.product_orders, kind="stable")
+        best = best[np.isin(best, lists.listed)][:3]
         examples = _bought_with(shop, client, rules.product_ids[best].tolist())
     yield dg.MaterializeResult(
         metadata={
             "products": published.keys,
+            "products_borrowing": int(lists.borrowed.sum()),
             "products_sold": len(rules.product_ids),
-            "pairings": len(top.consequents),
+            "pairings": len(lists.top.consequents),
             "keys_removed": published.removed,
+            "rules_skipped": len(assortment.skipped),
             "model_version": header.version,
             "orders_through": dg.MetadataValue.timestamp(header.orders_through),
             "seconds": time.monotonic() - started,

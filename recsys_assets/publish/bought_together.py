@@ -1,26 +1,127 @@
 """Bought Together: for every product with a rule, the products it is bought with."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
-from recsys_assets.learn.rules import BasketRules, TopConsequents
+from recsys_assets.learn.borrowing import borrow
+from recsys_assets.learn.matrix import Ids
+from recsys_assets.learn.rules import BasketRules, TopConsequents, top_consequents
+from recsys_assets.publish.adjusted_pairings import adjust_pairings
+from recsys_assets.publish.diversity import CategoryCap
+from recsys_assets.publish.evidence import also_values, evidence_values
+from recsys_assets.publish.redis_client import Client
+from recsys_assets.publish.redis_pipe import set_write, write_all
+from recsys_assets.publish.redis_room import Room, room_for
+from recsys_assets.publish.redis_writer import Edition, Progress, Published, publish
+from recsys_assets.publish.selection import Assortment
 from serving import contract
-from serving.contract import Pairing
+from serving.contract import Family, Pairing
+
+SAMPLE = 200
 
 
-def pairing_lists(
-    rules: BasketRules, top: TopConsequents
-) -> Iterator[tuple[str, dict[str, float]]]:
+@dataclass(frozen=True)
+class PairingLists:
+    """The lists to publish, of and with products of ``product_ids``.
+
+    ``borrowed`` is bool [P], products whose list is that of their category.
+    """
+
+    rules: BasketRules
+    top: TopConsequents
+    product_ids: Ids
+    borrowed: NDArray[np.bool_]
+
+    @property
+    def listed(self) -> NDArray[np.int64]:
+        """Positions of the products that have a list."""
+        return np.flatnonzero(np.diff(self.top.indptr))
+
+
+def lists_from_rules(
+    rules: BasketRules, assortment: Assortment, *, length: int, min_orders: int
+) -> PairingLists:
+    """The lists by rules that rest on ``min_orders``, as the shop wants them.
+
+    Where the shop's products have categories, those without a rule of their own borrow.
+    """
+    categories = assortment.category(rules.product_ids)
+    top = top_consequents(rules, len(rules.product_ids), min_orders)
+    borrowed = borrow(top, categories, rules.product_orders, length)
+    most = assortment.most_per_category
+    adjusted, product_ids = adjust_pairings(
+        borrowed.top,
+        assortment.rules,
+        assortment.unavailable,
+        rules.product_ids,
+        length,
+        CategoryCap(categories, most) if most else None,
+    )
+    borrowers = np.zeros(len(product_ids), bool)
+    borrowers[: len(borrowed.borrowed)] = borrowed.borrowed
+    return PairingLists(rules, adjusted, product_ids, borrowers & (np.diff(adjusted.indptr) > 0))
+
+
+def room_for_pairings(client: Client, lists: PairingLists, length: int) -> Room:
+    """The room in Redis for the lists and the counts behind them, by a sample of both."""
+    step = max(1, len(lists.listed) // SAMPLE)
+    pairings = list(islice(pairing_lists(lists), None, None, step))
+    evidence = list(islice(evidence_of(lists, ""), None, None, step))
+    keys = round(len(lists.listed) * (1 + len(evidence) / max(1, len(pairings))))
+    return room_for(client, Family.BOUGHT_TOGETHER, [*pairings, *evidence], keys, length)
+
+
+def publish_pairings(
+    client: Client,
+    lists: PairingLists,
+    edition: Edition,
+    *,
+    min_orders: int,
+    progress: Progress = lambda _: None,
+) -> Published:
+    """Publish the lists, what is behind them, and rules with two antecedents.
+
+    Returns the numbers of lists written and removed.
+    """
+    listed: Ids = np.sort(lists.product_ids[lists.listed])  # type: ignore[assignment]
+    borrowers = filter(contract.is_id, lists.product_ids[lists.borrowed].tolist())
+    write_all(client, [set_write(contract.borrowed_key(), {*map(str, borrowers)})])
+    published = publish(
+        client, Family.BOUGHT_TOGETHER, edition, pairing_lists(lists), listed, progress
+    )
+    evidence = evidence_of(lists, edition.model_version)
+    publish(client, Family.BOUGHT_TOGETHER_EVIDENCE, edition, evidence, listed)
+    also = also_values(lists.rules, min_orders=min_orders)
+    antecedents = _antecedents_of_two(lists.rules)
+    publish(client, Family.BOUGHT_TOGETHER_ALSO, edition, also, antecedents)
+    return published
+
+
+def evidence_of(lists: PairingLists, model_version: str) -> Iterator[tuple[str, bytes]]:
+    """Redis keys and values of the counts behind the lists."""
+    return evidence_values(
+        lists.rules,
+        lists.top,
+        model_version,
+        product_ids=lists.product_ids,
+        borrowed=lists.borrowed,
+    )
+
+
+def pairing_lists(lists: PairingLists) -> Iterator[tuple[str, dict[str, float]]]:
     """Redis keys and sorted sets of the products that have a list.
 
     Products whose ids no key can hold are left out, of the keys and of the lists.
     """
-    ids = rules.product_ids.tolist()
+    top, ids = lists.top, lists.product_ids.tolist()
     usable = np.fromiter(map(contract.is_id, ids), bool, len(ids))
     consequents = top.consequents.tolist()
     strengths = np.round(top.strengths, 6).tolist()
-    for product in np.flatnonzero((np.diff(top.indptr) > 0) & usable).tolist():
+    for product in lists.listed[usable[lists.listed]].tolist():
         rows = slice(top.indptr[product], top.indptr[product + 1])
         pairings = [
             Pairing(ids[consequent], strength)
@@ -29,3 +130,10 @@ def pairing_lists(
         ]
         if pairings:
             yield contract.bought_together_key(ids[product]), contract.encode_pairings(pairings)
+
+
+def _antecedents_of_two(rules: BasketRules) -> Ids:
+    """Ids of the products that are in rules with two antecedents, ascending."""
+    of_two = (rules.antecedents >= 0).sum(axis=1) == 2
+    antecedents: Ids = rules.product_ids[np.unique(rules.antecedents[of_two, :2])]
+    return antecedents

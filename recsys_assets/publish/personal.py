@@ -43,7 +43,7 @@ from recsys_assets.publish.redis_client import Client, told
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_room import Room, room_for
 from recsys_assets.publish.redis_writer import Edition, finish, publish_some, write
-from recsys_assets.publish.selection import Assortment, read_assortment
+from recsys_assets.publish.selection import Assortment, current_assortment, read_assortment
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, Id, Source, is_id
 
@@ -175,7 +175,7 @@ def publish_everybody(
     connection, shop = session.connection, session.shop
     with publishing(connection, shop, EVERYBODY):
         through = required_watermark(connection, shop)
-        assortment = read_assortment(session)
+        assortment = current_assortment(session)
         edition = Edition(maker.plan.model_version, datetime.now(UTC), through)
         room = _require_room(session, client, maker, assortment, edition)
         with publishing(connection, shop, FAMILY):

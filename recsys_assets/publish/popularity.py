@@ -1,14 +1,19 @@
 """The guests' Top Buys: products by decayed number of purchases, guests' orders included."""
 
+import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 
 from recsys_assets import tables
 from recsys_assets.ingest.watermark import required_watermark
+from recsys_assets.learn.matrix import as_ids
 from recsys_assets.publish.changed_users import publishing
+from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_writer import Edition, publish
+from recsys_assets.publish.selection import Assortment, read_assortment, selection
 from recsys_assets.shop_session import ShopSession
 from serving import contract
 from serving.contract import Family, ScoredProduct, TopBuys
@@ -20,8 +25,11 @@ def publish_popular(
     """Publish the ``length`` most popular products from the popularity kept up in PostgreSQL.
 
     Returns what the list knows, and the popularity: (product_id, weight, orders) of the ``most``
-    popular products, or of all. Raises ShopError before the first refresh.
+    popular products, or of all. Where the shop wants more in its lists than the best, all are read.
+    Raises ShopError before the first refresh.
     """
+    assortment = read_assortment(session)
+    most = most if assortment.is_empty else None
     with publishing(session.connection, session.shop, Family.GLOBAL_TOP_BUYS):
         watermark = required_watermark(session.connection, session.shop)
         popularity = session.read(
@@ -33,23 +41,31 @@ def publish_popular(
             client,
             Family.GLOBAL_TOP_BUYS,
             edition,
-            [popular_list(popularity, length, edition)],
+            [popular_list(popularity, length, edition, assortment)],
             popularity["product_id"].to_numpy(),
         )
     return edition, popularity
 
 
-def popular_list(popularity: pa.Table, length: int, edition: Edition) -> tuple[str, bytes]:
+def popular_list(
+    popularity: pa.Table, length: int, edition: Edition, assortment: Assortment
+) -> tuple[str, bytes]:
     """The Redis key and value of the guests' list.
 
-    ``popularity`` has the columns (product_id, weight), best first; the score is the weight.
+    ``popularity`` has the columns (product_id, weight), best first; the score is the weight, in the
+    places that ``assortment`` leaves.
     """
-    best = popularity.slice(0, length)
+    ids = as_ids(popularity["product_id"].combine_chunks())
+    weights = popularity["weight"].to_numpy().astype(np.float32)[np.newaxis, :]
+    select, adjusted = selection(assortment, Scope.TOP_BUYS, ids)
+    n = min(length, len(ids))
+    places, scores = select(weights, n, np.arange(len(ids))) if n else (np.empty((1, 0), int),) * 2
     products = [
-        ScoredProduct(product_id, round(weight, 6))
-        for product_id, weight in zip(
-            best["product_id"].to_pylist(), best["weight"].to_pylist(), strict=True
+        ScoredProduct(product_id, round(score, 6))
+        for product_id, score in zip(
+            adjusted.product_ids[places[0]].tolist(), scores[0].tolist(), strict=True
         )
+        if math.isfinite(score)
     ]
     value = TopBuys(
         source="global",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_assets.catalogue import categories, unavailable_ids
+from recsys_assets.catalogue import categories, refresh_unavailable, unavailable_ids
 from recsys_assets.learn.blending import Select, top_n
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.publish.adjustments import (
@@ -39,6 +39,11 @@ class Assortment:
     category: Callable[[Ids], NDArray[np.int64]]
     skipped: tuple[BadRow, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the shop wants the best, and nothing else."""
+        return not (self.rules.rules or len(self.unavailable) or self.most_per_category)
+
     def adjusted(self, scope: Scope, product_ids: Ids) -> Adjustments:
         """What is wanted in the lists of a scope, over an index of products."""
         return adjustments(self.rules, scope, self.unavailable, product_ids)
@@ -54,6 +59,12 @@ def read_assortment(session: ShopSession) -> Assortment:
         lambda product_ids: categories(session, product_ids),
         tuple(skipped),
     )
+
+
+def current_assortment(session: ShopSession) -> Assortment:
+    """The same, once our table of unavailable products was brought up to the shop's."""
+    refresh_unavailable(session.connection, session.shop)
+    return read_assortment(session)
 
 
 def selection(assortment: Assortment, scope: Scope, product_ids: Ids) -> tuple[Select, Adjustments]:

@@ -1,11 +1,16 @@
 """Bought Together as Redis gets it, from rules worked out by hand."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from recsys_assets.learn.itemsets import Itemsets
-from recsys_assets.learn.rules import BasketRules, rules_from_itemsets, top_consequents
-from recsys_assets.publish.bought_together import pairing_lists
+from recsys_assets.learn.rules import BasketRules, rules_from_itemsets
+from recsys_assets.publish.bought_together import lists_from_rules, pairing_lists
+from recsys_assets.publish.merchandising import Action, Rule, Scope
+from recsys_assets.publish.selection import Assortment
+from tests.assortments import assortment
 
 BREAD, BUTTER, JAM, MILK = range(4)
 
@@ -28,6 +33,17 @@ def rules(product_ids: np.ndarray) -> BasketRules:
     )
 
 
+def lists(
+    found: BasketRules,
+    length: int = 50,
+    *,
+    min_orders: int = 1,
+    wanted: Assortment | None = None,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    made = lists_from_rules(found, wanted or assortment(), length=length, min_orders=min_orders)
+    return pairing_lists(made)
+
+
 @pytest.mark.parametrize(
     ("product_ids", "bread", "butter", "jam"),
     [
@@ -40,7 +56,7 @@ def test_lists_of_the_products_that_have_rules(
 ) -> None:
     found = rules(product_ids)
     # Strength n / (E + 10): bread and butter 6 / (10 * 8 / 20 + 10), bread and jam 3 / (2 + 10).
-    assert dict(pairing_lists(found, top_consequents(found, 50))) == {
+    assert dict(lists(found)) == {
         f"product:{bread}:bought_together": {butter: 0.428571, jam: 0.25},
         f"product:{butter}:bought_together": {bread: 0.428571},
         f"product:{jam}:bought_together": {bread: 0.25},
@@ -49,20 +65,38 @@ def test_lists_of_the_products_that_have_rules(
 
 def test_a_list_is_as_long_as_asked() -> None:
     found = rules(np.array([11, 12, 13, 14], np.int64))
-    lists = dict(pairing_lists(found, top_consequents(found, 1)))
-    assert lists["product:11:bought_together"] == {"12": 0.428571}
+    of = dict(lists(found, 1))
+    assert of["product:11:bought_together"] == {"12": 0.428571}
 
 
 def test_no_rules_are_no_lists() -> None:
     found = rules(np.array([11, 12, 13, 14], np.int64))
-    assert dict(pairing_lists(found, top_consequents(found, 50, min_orders=7))) == {}
+    assert dict(lists(found, min_orders=7)) == {}
 
 
 def test_products_whose_ids_no_key_can_hold_are_left_out() -> None:
     found = rules(np.array(["", "butter", "j\nam", "milk"], object))
-    assert dict(pairing_lists(found, top_consequents(found, 50))) == {}
+    assert dict(lists(found)) == {}
     found = rules(np.array(["bread", "butter", "j\nam", "milk"], object))
-    assert dict(pairing_lists(found, top_consequents(found, 50))) == {
+    assert dict(lists(found)) == {
         "product:bread:bought_together": {"butter": 0.428571},
         "product:butter:bought_together": {"bread": 0.428571},
     }
+
+
+def test_lists_are_as_the_shop_wants_them_and_milk_borrows_from_its_category() -> None:
+    found = rules(np.array([11, 12, 13, 14], np.int64))
+    wanted = assortment(
+        Rule(Scope.BOUGHT_TOGETHER, 12, 13, Action.PIN, 1.0),
+        Rule(Scope.BOUGHT_TOGETHER, None, 13, Action.BOOST, 2.0),
+        unavailable=(),
+        categories={12: 0, 14: 0},
+    )
+    made = lists_from_rules(found, wanted, length=50, min_orders=1)
+    assert dict(pairing_lists(made)) == {
+        "product:11:bought_together": {"13": 0.5, "12": 0.428571},
+        "product:12:bought_together": {"13": 1.428571, "11": 0.428571},
+        "product:13:bought_together": {"11": 0.25},
+        "product:14:bought_together": {"11": 0.428571},
+    }
+    assert made.product_ids[made.borrowed].tolist() == [14]
