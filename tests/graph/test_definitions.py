@@ -20,13 +20,16 @@ UPSTREAM = {
     "user_product_interactions": {"orders", "order_items"},
     "als_model": {"user_product_interactions"},
     "basket_rules": {"orders", "order_items"},
-    "user_top_buys": {"als_model", "user_product_interactions"},
+    "top_buys_backtest": {"als_model", "user_product_interactions"},
+    "bought_together_backtest": {"basket_rules"},
+    "user_top_buys": {"top_buys_backtest", "user_product_interactions"},
     "global_top_buys": {"user_product_interactions"},
-    "bought_together": {"basket_rules"},
+    "bought_together": {"bought_together_backtest"},
 }
 STAGES = {
     "ingest": {"orders", "order_items", "user_product_interactions"},
     "learn": {"als_model", "basket_rules"},
+    "evaluate": {"top_buys_backtest", "bought_together_backtest"},
     "publish": {"user_top_buys", "global_top_buys", "bought_together"},
 }
 BLOCKING = {
@@ -34,6 +37,8 @@ BLOCKING = {
     "user_product_interactions": {"watermark_not_in_future", "interactions_sound"},
     "als_model": {"als_model_sound"},
     "basket_rules": {"basket_rules_sound"},
+    "top_buys_backtest": {"beats_popularity", "holds_own_frequency", "holds_incumbent"},
+    "bought_together_backtest": {"beats_popularity", "holds_lift", "holds_incumbent"},
     "user_top_buys": {"room_in_redis"},
     "bought_together": {"room_in_redis"},
 }
@@ -44,7 +49,13 @@ INFORMING = {
     "bought_together": {"products_covered", "bought_together_readable"},
 }
 # The others take turns in PostgreSQL, so that orders are followed beside a retraining.
-POOLED = {"als_model", "basket_rules", "bought_together"}
+POOLS = {
+    "als_model": {"als_model"},
+    "top_buys_backtest": {"als_model"},
+    "basket_rules": {"basket_rules"},
+    "bought_together_backtest": {"basket_rules"},
+    "bought_together": {"bought_together"},
+}
 OURS = sorted(UPSTREAM.keys() - {"orders", "order_items"})
 
 
@@ -83,7 +94,7 @@ def test_an_asset_of_ours_is_versioned_and_kept_fresh(defs: dg.Definitions, name
     asset = node(defs, name)
     assert asset.is_executable
     assert asset.code_version
-    assert asset.pools == {name} & POOLED
+    assert asset.pools == POOLS.get(name, set())
     assert asset.freshness_policy is not None
 
 
@@ -106,7 +117,9 @@ def test_freshness_follows_the_settings():
         "user_top_buys": 10,
         "global_top_buys": 10,
         "als_model": 180,
+        "top_buys_backtest": 180,
         "basket_rules": 180,
+        "bought_together_backtest": 180,
         "bought_together": 180,
     }
 

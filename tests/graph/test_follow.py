@@ -24,7 +24,7 @@ from recsys_assets.settings import ShopSettings
 from recsys_assets.shop import inspect_shop
 from serving.contract import unavailable_key
 from tests.commands import eventually
-from tests.graphs import Graph, materializations, metadata, reasons
+from tests.graphs import PERSONAL, Graph, materializations, metadata, reasons
 from tests.shops import Order, add_orders, create_shop, day
 
 INTERACTIONS = "user_product_interactions"
@@ -81,8 +81,7 @@ def shop(graph: Graph) -> Graph:
     """A shop whose lists are published."""
     with graph.database() as connection:
         create_shop(connection, [Order(n, n, [10, 11], day(n)) for n in (1, 2, 3)])
-    made = (INTERACTIONS, "als_model", "user_top_buys", "global_top_buys")
-    assert graph.run(*made).success
+    assert graph.run(INTERACTIONS, *PERSONAL, "global_top_buys").success
     return graph
 
 

@@ -24,7 +24,7 @@ from recsys_assets.learn.artifacts import (
 from recsys_assets.rollback import PUBLISHED_AS, Rollback, RollbackError, roll_back
 from recsys_assets.settings import Settings
 from tests.commands import Home
-from tests.graphs import Graph
+from tests.graphs import PERSONAL, TOGETHER, Graph, contents, lists
 from tests.shops import Order, create_shop, day
 
 # Trainings that make other lists of the same orders, quickly.
@@ -33,6 +33,7 @@ TRAININGS: dict[str, list[dict[str, Any]]] = {
     "basket_rules": [{"shrinkage": 10.0**power} for power in range(4)],
 }
 ARTIFACTS = list(TRAININGS)
+MADE_BY = {"als_model": PERSONAL, "basket_rules": TOGETHER}
 
 
 @pytest.fixture
@@ -49,17 +50,8 @@ def graph(small_sample_database_url: str, redis_url: str, tmp_path: Path) -> Ite
 def train(graph: Graph, name: str, number: int) -> dict[str, Any]:
     """Make one more version and publish it; returns the lists."""
     config = {name: TRAININGS[name][number]}
-    assert graph.run(name, PUBLISHED_AS[name], config=config).success
-    return lists(graph)
-
-
-def lists(graph: Graph) -> dict[str, Any]:
-    """The published lists of products with their scores, by key."""
-    return {
-        key: json.loads(value)["products"] if isinstance(value, str) else value
-        for key, value in graph.published().items()
-        if not key.startswith("publication:")
-    }
+    assert graph.run(*MADE_BY[name], config=config).success
+    return contents(graph.published())
 
 
 def published_version(graph: Graph, name: str) -> str:
@@ -89,7 +81,7 @@ def test_each_rollback_serves_the_lists_of_one_version_before(graph: Graph, name
 
     done = go_back(graph, name)
     assert (done.version, done.rolled_back_from) == (middle, newest)
-    assert lists(graph) == second
+    assert contents(graph.published()) == second
     assert published_version(graph, name) == middle
     told = latest_metadata(graph, name)
     assert (told["version"], told["rolled_back_from"]) == (middle, newest)
@@ -103,17 +95,17 @@ def test_each_rollback_serves_the_lists_of_one_version_before(graph: Graph, name
 
     done = go_back(graph, name)
     assert (done.version, done.rolled_back_from) == (oldest, middle)
-    assert lists(graph) == first
+    assert contents(graph.published()) == first
     assert published_version(graph, name) == oldest
 
     kept = f"Kept: {newest}, {middle}, {oldest} (current)."
     with pytest.raises(RollbackError, match=rf"no earlier version of {name} .*{re.escape(kept)}"):
         go_back(graph, name)
-    assert lists(graph) == first
+    assert contents(graph.published()) == first
 
     done = go_back(graph, name, to=newest)
     assert (done.version, done.rolled_back_from) == (newest, oldest)
-    assert lists(graph) == third
+    assert contents(graph.published()) == third
 
 
 def test_a_new_training_is_current_and_leaves_the_version_before_it(graph: Graph) -> None:
@@ -149,7 +141,7 @@ def test_a_version_that_does_not_load_changes_nothing(graph: Graph, damage: Any)
     with pytest.raises(RollbackError, match=rf"{oldest}\.pkl is .*Nothing was changed\. {kept}"):
         go_back(graph, "als_model")
     assert current_version(graph.folder, "als_model") == newest
-    assert lists(graph) == second
+    assert contents(graph.published()) == second
     assert "rolled_back_from" not in latest_metadata(graph, "als_model")
 
 
@@ -160,7 +152,7 @@ def test_a_damaged_current_version_can_be_gone_back_from(graph: Graph) -> None:
     artifact_path(graph.folder, "als_model").write_bytes(b"")
     done = go_back(graph, "als_model")
     assert (done.version, done.rolled_back_from) == (oldest, newest)
-    assert lists(graph) == first
+    assert contents(graph.published()) == first
 
 
 def test_without_a_current_file_the_newest_version_is_gone_back_to(graph: Graph) -> None:
@@ -169,7 +161,7 @@ def test_without_a_current_file_the_newest_version_is_gone_back_to(graph: Graph)
     artifact_path(graph.folder, "als_model").unlink()
     done = go_back(graph, "als_model")
     assert (done.version, done.rolled_back_from) == (versions(graph.folder, "als_model")[0], None)
-    assert lists(graph) == second
+    assert contents(graph.published()) == second
 
 
 def test_a_publication_that_fails_says_what_is_current(graph: Graph) -> None:
@@ -182,7 +174,7 @@ def test_a_publication_that_fails_says_what_is_current(graph: Graph) -> None:
         go_back(away, "als_model")
     assert current_version(graph.folder, "als_model") == oldest
     assert latest_metadata(graph, "als_model")["rolled_back_from"] == newest
-    assert lists(graph) == second
+    assert contents(graph.published()) == second
 
 
 def test_config_is_that_of_the_publication(graph: Graph) -> None:
@@ -190,7 +182,7 @@ def test_config_is_that_of_the_publication(graph: Graph) -> None:
     train(graph, "basket_rules", 1)
     config = {"ops": {"bought_together": {"config": {"length": 2}}}}
     go_back(graph, "basket_rules", config=config)
-    assert max(map(len, lists(graph).values())) == 2
+    assert max(map(len, lists(graph.published()).values())) == 2
 
 
 def test_versions_that_cannot_be_gone_back_to_are_told(graph: Graph) -> None:
