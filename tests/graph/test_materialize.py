@@ -9,18 +9,28 @@ import pytest
 from litestar.testing import TestClient
 
 from recsys_assets.learn.artifacts import load_artifact
+from recsys_assets.publish.list_making import FAMILIES
 from serving.app import create_app
 from serving.settings import ServingSettings
-from tests.graphs import Graph, failed_checks, lists, materialized, metadata, reasons
+from tests.graphs import (
+    PERSONAL,
+    TOGETHER,
+    Graph,
+    contents,
+    failed_checks,
+    keys_of_users,
+    lists,
+    materialized,
+    metadata,
+    reasons,
+)
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
 ASSETS = {
     "user_product_interactions",
-    "als_model",
-    "user_top_buys",
     "global_top_buys",
-    "basket_rules",
-    "bought_together",
+    *PERSONAL,
+    *TOGETHER,
 }
 # Half of the half-life's weight is on day 1, all of it on day 91, the last one.
 ORDERS = [
@@ -42,7 +52,7 @@ def shop(graph: Graph) -> Graph:
     return graph
 
 
-def test_the_six_keys_hold_what_the_orders_say(shop: Graph):
+def test_the_keys_hold_what_the_orders_say(shop: Graph):
     result = shop.run(config=EVERY_PAIR)
     assert result.success
     assert failed_checks(result) == {}
@@ -54,12 +64,22 @@ def test_the_six_keys_hold_what_the_orders_say(shop: Graph):
         "user:2:top_buys": [(10, 2), (11, 2), (12, 0)],
         "user:3:top_buys": [(11, 2), (12, 2), (10, 0)],
         "global:top_buys": [(11, 3.5), (10, 2.5), (12, 2), (13, 1)],
-        # n / (n_a * n_b / 5 + 10) of the five orders that count
-        "product:10:bought_together": [("11", 0.16129), ("12", 0.089286)],
-        "product:11:bought_together": [("10", 0.16129), ("13", 0.092593), ("12", 0.086207)],
-        "product:12:bought_together": [("10", 0.089286), ("11", 0.086207)],
-        "product:13:bought_together": [("11", 0.092593)],
+        # n / (n_a * n_c / 5 + 3 + n_a / 10) of the five orders that count
+        "product:10:bought_together": [("11", 0.350877), ("12", 0.222222)],
+        "product:11:bought_together": [("10", 0.344828), ("13", 0.238095), ("12", 0.2)],
+        "product:12:bought_together": [("10", 0.227273), ("11", 0.208333)],
+        "product:13:bought_together": [("11", 0.25641)],
     }
+    assert {key for key in published if key.startswith("user:")} == keys_of_users(1, 2, 3)
+    because = contents(published)["user:1:top_buys_because"]["because"]
+    assert because == [
+        repeated(10, purchases=2, last=91),
+        repeated(12, purchases=1, last=91),
+        repeated(11, purchases=1, last=1),
+    ]
+    evidence = json.loads(published["product:13:bought_together_evidence"])
+    assert (evidence["baskets"], evidence["orders"]) == (5, 1)
+    assert evidence["products"] == [{"product_id": 11, "orders": 1, "product_orders": 4}]
     versions = {name: metadata(result, name).get("model_version") for name in ASSETS}
     for key, family in [("user:1:top_buys", "user_top_buys"), ("global:top_buys",) * 2]:
         value = json.loads(published[key])
@@ -72,17 +92,25 @@ def test_the_six_keys_hold_what_the_orders_say(shop: Graph):
             "model_version": versions[family.replace(":", "_")],
             "orders_through": THROUGH,
         }
-    for family, keys in [("user_top_buys", 3), ("global_top_buys", 1), ("bought_together", 4)]:
+    users = dict.fromkeys(FAMILIES, 3)
+    for family, keys in {**users, "global_top_buys": 1, "bought_together": 4}.items():
         record = json.loads(published[f"publication:{family}"])
         assert record.pop("generated_at") <= record.pop("finished_at")
         assert record == {
             "schema": 1,
             "family": family,
-            "model_version": versions[family],
+            "model_version": versions["user_top_buys" if family in users else family],
             "orders_through": THROUGH,
             "keys": keys,
             "id_kind": "integer",
         }
+
+
+def repeated(product: int, *, purchases: int, last: float) -> dict[str, Any]:
+    """Why a product is in a list: its user has bought it before."""
+    moment = day(last).isoformat().replace("+00:00", "Z")
+    because = {"kind": "repeat", "purchases": purchases, "last_purchased_at": moment}
+    return {"product_id": product, "because": because}
 
 
 def test_the_interactions_hold_users_purchases(shop: Graph):
@@ -150,7 +178,7 @@ def test_metadata_tells_what_was_done(shop: Graph):
     ]
     assert "| eleven | 4 | 3.5 |" in of["global_top_buys"]["most_popular"]
     assert (
-        "| ten | eleven | 2 | 0.6667 | 0.8333 | 0.1613 |" in of["basket_rules"]["strongest_rules"]
+        "| ten | eleven | 2 | 0.6667 | 0.8333 | 0.3509 |" in of["basket_rules"]["strongest_rules"]
     )
     for name, picture in [
         ("als_model", "interactions_per_user"),
@@ -168,7 +196,9 @@ def test_keys_of_users_and_products_that_are_gone_are_removed(shop: Graph):
         add_orders(connection, [gone, Order(4, None, [11], day(91), updated_at=day(92))])
     result = shop.run(config=EVERY_PAIR)
     assert result.success
-    assert before - shop.published().keys() == {"user:3:top_buys", "product:13:bought_together"}
+    gone = {key for key in before if key.startswith(("user:3:", "product:13:"))}
+    assert gone > keys_of_users(3) | {"product:13:bought_together"}
+    assert before - shop.published().keys() == gone
     assert metadata(result, "user_top_buys")["keys_removed"] == 1
     assert metadata(result, "bought_together")["keys_removed"] == 1
     assert lists(shop.published())["global:top_buys"][0][0] == 10
@@ -253,7 +283,7 @@ def test_a_shop_of_one_order_gets_what_one_order_can_tell(graph: Graph):
         create_shop(connection, [Order(1, 1, [10], day(1))])
     result = graph.run()
     assert reasons(result) == {
-        "basket_rules": "no two products share 5 orders: lower min_orders or min_support"
+        "basket_rules": "no two products share 2 orders: lower min_orders or min_support"
     }
     assert lists(graph.published()) == {
         "user:1:top_buys": [(10, 2)],
@@ -273,12 +303,11 @@ def test_a_shop_without_orders_says_so(graph: Graph):
 def test_mlxtend_mines_rules_of_several_products(shop: Graph):
     with shop.database() as connection:
         add_orders(connection, [Order(9, None, [10, 11, 12], day(91))])
-    sparse = shop.run("basket_rules", config={"basket_rules": {"min_orders": 1}})
+    sparse = shop.run(*TOGETHER[:2], config={"basket_rules": {"min_orders": 1}})
     assert sparse.success
     _, pairs = load_artifact(shop.folder, "basket_rules")
     result = shop.run(
-        "basket_rules",
-        "bought_together",
+        *TOGETHER,
         config=EVERY_PAIR
         | {"basket_rules": {"min_orders": 1, "engine": "mlxtend", "max_itemset_size": 3}},
     )
@@ -320,20 +349,21 @@ def test_after_a_failed_run_the_last_good_lists_are_served(shop: Graph, failure:
     artifact = load_artifact(shop.folder, asset)[0]
     result = shop.run(config={**EVERY_PAIR, **FAILURES[failure]})
     assert not result.success
-    family, pattern = {
-        "als_model": ("user_top_buys", "user:"),
-        "basket_rules": ("bought_together", "product:"),
+    made_of_it, pattern = {
+        "als_model": (PERSONAL, "user:"),
+        "basket_rules": (TOGETHER, "product:"),
     }[asset]
-    assert materialized(result) == ASSETS - {asset, family}
+    family = made_of_it[-1]
+    assert materialized(result) == ASSETS - set(made_of_it)
     after = shop.published()
     assert after.keys() == before.keys()
     for key, value in before.items():
-        if key.startswith(pattern) or key == f"publication:{family}":
+        if key.startswith((pattern, f"publication:{family}")):
             assert after[key] == value
     # nor does a later run publish what this one has made of it
     assert load_artifact(shop.folder, asset)[0] == artifact
     assert shop.run(family, config={"bought_together": {"min_orders": 1}}).success
-    assert lists(shop.published()) == lists(before)
+    assert contents(shop.published()) == contents(before)
 
 
 def test_ids_that_no_key_can_hold_do_not_stop_the_others(graph: Graph):
@@ -353,6 +383,6 @@ def test_ids_that_no_key_can_hold_do_not_stop_the_others(graph: Graph):
     assert done.success
     assert set(failed_checks(done)) == {"users_covered"}  # which is a warning
     published = graph.published()
-    assert [key for key in published if key.startswith("user:")] == ["user:anna:top_buys"]
+    assert {key for key in published if key.startswith("user:")} == keys_of_users("anna")
     assert [product for product, _ in published["product:bread:bought_together"]] == ["jam"]
     assert metadata(done, "user_top_buys")["users_left_out"] == 2
