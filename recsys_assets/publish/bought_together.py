@@ -71,8 +71,8 @@ def room_for_pairings(client: Client, lists: PairingLists, length: int) -> Room:
     step = max(1, len(lists.listed) // SAMPLE)
     pairings = list(islice(pairing_lists(lists), None, None, step))
     evidence = list(islice(evidence_of(lists, ""), None, None, step))
-    keys = round(len(lists.listed) * (1 + len(evidence) / max(1, len(pairings))))
-    return room_for(client, Family.BOUGHT_TOGETHER, [*pairings, *evidence], keys, length)
+    keys = len(lists.listed)
+    return room_for(client, Family.BOUGHT_TOGETHER, pairings, keys, length, beside=evidence)
 
 
 def publish_pairings(
