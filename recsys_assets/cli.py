@@ -14,6 +14,7 @@ from rich.console import Console
 
 from recsys_assets.cli_shop import EXISTING, Households, Rate
 from recsys_assets.cli_shop import commands as shop_commands
+from recsys_assets.cli_show import commands as show_commands
 from recsys_assets.session import open_session
 
 if TYPE_CHECKING:
@@ -29,14 +30,12 @@ app = typer.Typer(
     epilog="A first look: recsys demo. With a shop of your own: set the two URLs, then recsys init,"
     " recsys materialize, recsys up.",
 )
-show = typer.Typer(no_args_is_help=True, help="Show what Redis serves, with product names.")
 app.add_typer(shop_commands)
-app.add_typer(show, name="show")
+app.add_typer(show_commands, name="show")
 
 console = Console()
 errors = Console(stderr=True)
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="Products to show.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 RunConfig = Annotated[
     Path | None,
@@ -228,33 +227,6 @@ def status() -> None:
     ):
         for table in status_tables(session.settings, connection, client, instance):
             console.print(table)
-
-
-@show.command("user")
-def show_user(user_id: str, limit: Limit = 10) -> None:
-    """Show a user's Top Buys; the guests' where the user has none of their own."""
-    from recsys_assets.console import print_top_buys
-
-    with open_session() as session:
-        print_top_buys(console, session, user_id, limit)
-
-
-@show.command("guest")
-def show_guest(limit: Limit = 10) -> None:
-    """Show the guests' Top Buys."""
-    from recsys_assets.console import print_top_buys
-
-    with open_session() as session:
-        print_top_buys(console, session, None, limit)
-
-
-@show.command("product")
-def show_product(product_id: str, limit: Limit = 10) -> None:
-    """Show what is bought together with a product."""
-    from recsys_assets.console import print_product
-
-    with open_session() as session:
-        print_product(console, session, product_id, limit)
 
 
 def main() -> None:

@@ -15,74 +15,106 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from recsys_assets.publish.redis_reader import (
-    listed_products,
-    read_bought_together,
-    read_global_top_buys,
-    read_publication,
-    read_user_top_buys,
+from recsys_assets.publish.redis_reader import listed_products, read_global_top_buys
+from recsys_assets.rankings import (
+    bought_together_table,
+    buy_again_table,
+    cart_table,
+    cart_text,
+    mentioned,
+    product_text,
+    top_buys_table,
 )
+from recsys_assets.served import ask
 from recsys_assets.session import Session
 from recsys_assets.tables import some_users
-from serving.contract import Family, Id, known_through
+from serving.answers import bought_together_answer, buy_again_answer, cart_answer, top_buys_answer
 
 NOTHING_PUBLISHED = "Nothing is published yet: recsys materialize"
+NOTHING: frozenset[str] = frozenset()
 
 
 class NothingPublishedError(LookupError):
     """There is nothing to show, since nothing was published."""
 
 
-def print_top_buys(console: Console, session: Session, user_id: str | None, limit: int) -> None:
+def print_top_buys(
+    console: Console, session: Session, user_id: str | None, limit: int, *, explain: bool = False
+) -> None:
     """Print a user's Top Buys, the guests' where there are none or ``user_id`` is None.
 
     Raises :class:`NothingPublishedError`.
     """
-    with session.redis() as client:
-        top_buys = read_user_top_buys(client, user_id) if user_id is not None else None
-        top_buys = top_buys or read_global_top_buys(client)
-        personal = top_buys is not None and top_buys.source == "personal"
-        family = Family.USER_TOP_BUYS if personal else Family.GLOBAL_TOP_BUYS
-        record = read_publication(client, family)
-    if top_buys is None:
-        raise NothingPublishedError(NOTHING_PUBLISHED)
-    who = "guests" if user_id is None else f"user {user_id}"
-    console.print(
-        _ranking(
-            f"Top Buys of {who} ({top_buys.source})",
-            "score",
-            [(p.product_id, p.score) for p in top_buys.products[:limit]],
-            session,
-            top_buys.model_version,
-            known_through(top_buys, record),
-        )
+    read = ask(
+        session,
+        lambda store: (
+            store.guest_top_buys()
+            if user_id is None
+            else store.user_top_buys(user_id, explain=explain)
+        ),
     )
+    answer = top_buys_answer(user_id, read, limit=limit, exclude=NOTHING, explain=explain)
+    if answer.model_version is None:
+        raise NothingPublishedError(NOTHING_PUBLISHED)
+    console.print(top_buys_table(answer, session.names(mentioned(answer)), explained=explain))
 
 
-def print_product(console: Console, session: Session, product_id: str, limit: int) -> None:
+def print_buy_again(console: Console, session: Session, user_id: str, limit: int) -> None:
+    """Print what a user buys again and again.
+
+    Raises :class:`NothingPublishedError`.
+    """
+    read = ask(session, lambda store: store.buy_again(user_id))
+    if read.record is None:
+        raise NothingPublishedError(NOTHING_PUBLISHED)
+    answer = buy_again_answer(user_id, read, limit=limit, exclude=NOTHING)
+    if not answer.products:
+        _say(console, f"Nothing is known that user {user_id} buys again")
+        return
+    console.print(buy_again_table(answer, session.names(mentioned(answer))))
+
+
+def print_product(
+    console: Console, session: Session, product_id: str, limit: int, *, explain: bool = False
+) -> None:
     """Print what is bought together with a product.
 
     Raises :class:`NothingPublishedError`.
     """
-    with session.redis() as client:
-        record = read_publication(client, Family.BOUGHT_TOGETHER)
-        pairings = read_bought_together(client, product_id)
-    if record is None:
+    read = ask(session, lambda store: store.bought_together([product_id], limit, explain=explain))
+    if read.record is None:
         raise NothingPublishedError(NOTHING_PUBLISHED)
-    product = f"{product_id} {session.names([product_id]).get(product_id, '')}".strip()
-    if not pairings:
-        console.print(f"Nothing is known to be bought together with {product}")
+    answer = bought_together_answer(product_id, read, limit=limit, exclude=NOTHING, explain=explain)
+    names = session.names(mentioned(answer))
+    if not answer.products:
+        product = product_text(answer.product_id, names)
+        _say(console, f"Nothing is known to be bought together with {product}")
         return
-    console.print(
-        _ranking(
-            f"Bought together with {product}",
-            "strength",
-            [(p.product_id, p.strength) for p in pairings[:limit]],
-            session,
-            record.model_version,
-            record.orders_through,
-        )
-    )
+    console.print(bought_together_table(answer, names, explained=explain))
+
+
+def print_cart(
+    console: Console,
+    session: Session,
+    product_ids: Sequence[str],
+    limit: int,
+    *,
+    explain: bool = False,
+) -> None:
+    """Print what is bought together with the products of a cart.
+
+    Raises :class:`NothingPublishedError`.
+    """
+    cart = list(dict.fromkeys(product_ids))
+    read = ask(session, lambda store: store.bought_together(cart, explain=explain))
+    if read.record is None:
+        raise NothingPublishedError(NOTHING_PUBLISHED)
+    answer = cart_answer(cart, read, limit=limit, exclude=NOTHING, explain=explain)
+    names = session.names(mentioned(answer))
+    if not answer.products:
+        _say(console, f"Nothing is known to be bought together with {cart_text(answer, names)}")
+        return
+    console.print(cart_table(answer, names, explained=explain))
 
 
 def print_examples(console: Console, session: Session) -> None:
@@ -148,28 +180,5 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     return f"{max(0, int(passed.total_seconds()))} s ago"
 
 
-def _ranking(
-    title: str,
-    measure: str,
-    products: Sequence[tuple[Id, float]],
-    session: Session,
-    version: str,
-    orders_through: datetime | None,
-) -> Table:
-    through = f", orders through {orders_through:%Y-%m-%d %H:%M}" if orders_through else ""
-    table = Table(
-        title=f"\n{title}",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        caption=f"model {version}{through}",
-        caption_justify="left",
-    )
-    table.add_column("#", justify="right")
-    table.add_column("product", justify="right")
-    table.add_column("name", min_width=40)
-    table.add_column(measure, justify="right")
-    names = session.names([product_id for product_id, _ in products])
-    for place, (product_id, value) in enumerate(products, start=1):
-        table.add_row(str(place), str(product_id), names.get(str(product_id), ""), f"{value:,.3f}")
-    return table
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
