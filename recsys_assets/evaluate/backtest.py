@@ -11,11 +11,10 @@ from recsys_assets.evaluate import bought_together, past, top_buys
 from recsys_assets.evaluate.gates import Judgement, Rule, judge
 from recsys_assets.evaluate.report import Row, Scored, to_rows
 from recsys_assets.evaluate.top_buys import ALL, NEW, Score, Split
-from recsys_assets.learn.als import AlsModel
 from recsys_assets.learn.baskets import Baskets, baskets_from_lines
-from recsys_assets.learn.blending import Repeats
+from recsys_assets.learn.blending import Ranker, Repeats
 from recsys_assets.learn.mining import Mining, mine
-from recsys_assets.learn.recipe import Recipe
+from recsys_assets.learn.recipe import Recipe, train
 from recsys_assets.shop_session import ShopSession
 
 METRIC, BASKET_METRIC = "NDCG@10", "MRR@10"
@@ -149,7 +148,7 @@ def _scores(
     progress: Progress,
 ) -> Iterator[Score]:
     """All lists in both scopes, the candidate's first."""
-    models = {top_buys.CANDIDATE: (split, candidate, _fit(split, candidate, progress))}
+    rankers = {top_buys.CANDIDATE: (split, _ranker(split, candidate, progress))}
     if incumbent and incumbent != candidate:
         log("training by the incumbent's recipe")
         theirs = split
@@ -157,31 +156,31 @@ def _scores(
             period = (split.cutoff, split.until)
             theirs = _read(session, incumbent, period, max_users=len(split.rows), seed=seed)
             theirs = replace(theirs, rows=split.rows, truth=split.truth)
-        models[top_buys.INCUMBENT] = (theirs, incumbent, _fit(theirs, incumbent, progress))
+        rankers[INCUMBENT] = (theirs, _ranker(theirs, incumbent, progress))
     for scope in top_buys.SCOPES:
-        for name, (read, recipe, model) in models.items():
-            blend = recipe.blend
-            if scope == NEW:
-                blend = replace(blend, repeats="exclude")
-            lists = top_buys.model_lists(read, model, blend)
+        for name, (read, ranker) in rankers.items():
+            lists = top_buys.ranked_lists(read, _in_scope(ranker, scope))
             yield top_buys.score(split, name, scope, lists, seed=seed)
             if incumbent == candidate:
-                yield top_buys.score(split, top_buys.INCUMBENT, scope, lists, seed=seed)
+                yield top_buys.score(split, INCUMBENT, scope, lists, seed=seed)
         for name, lists in top_buys.baselines(split, scope):
             yield top_buys.score(split, name, scope, lists, seed=seed)
-        alone = replace(candidate.blend, own_weight=0.0, repeats=_repeats(scope))
-        model = models[top_buys.CANDIDATE][2]
-        lists = top_buys.model_lists(split, model, alone)
-        yield top_buys.score(split, top_buys.ALS, scope, lists, seed=seed)
-        log(f"measured: {scope} purchases")
+        alone = top_buys.als_lists(split, rankers[top_buys.CANDIDATE][1].model, scope)
+        yield top_buys.score(split, top_buys.ALS, scope, alone, seed=seed)
+        log(f"measured: {scope}")
 
 
-def _repeats(scope: str) -> Repeats:
-    return "exclude" if scope == NEW else "blend"
+def _ranker(split: Split, recipe: Recipe, progress: Progress) -> Ranker:
+    """What would have made the lists at the cutoff."""
+    model = train(split.histories, split.cutoff, recipe, progress)
+    return Ranker(model, recipe.blend, split.cutoff)
 
 
-def _fit(split: Split, recipe: Recipe, progress: Progress) -> AlsModel:
-    return top_buys.model_of_the_past(split, recipe.als, progress)
+def _in_scope(ranker: Ranker, scope: str) -> Ranker:
+    """The same, in the scope NEW without what users have bought."""
+    if scope != NEW:
+        return ranker
+    return replace(ranker, blend=replace(ranker.blend, repeats="exclude"))
 
 
 @dataclass(frozen=True)

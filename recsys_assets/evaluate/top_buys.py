@@ -6,7 +6,7 @@ obvious. Two scopes are measured: all purchases after the cutoff, and those of p
 new to the user, not bought before, by lists that leave bought ones out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,12 +18,11 @@ from scipy.sparse import csr_matrix
 
 from recsys_assets.evaluate import metrics, past
 from recsys_assets.evaluate.metrics import Interval
-from recsys_assets.learn.als import AlsModel, AlsParameters, fit_als
-from recsys_assets.learn.blending import Blend, TopLists, blended_top_n, top_lists
+from recsys_assets.learn.als import AlsModel, user_solver
+from recsys_assets.learn.blending import Ranker, TopLists, blended_top_n
 from recsys_assets.learn.matrix import (
     Histories,
     Ids,
-    Interactions,
     as_ids,
     encode_ids,
     histories_from_arrow,
@@ -158,22 +157,29 @@ def _truth(bought: pa.Table, product_ids: Ids) -> tuple[csr_matrix, Ids]:
 # --- Whose lists are measured -------------------------------------------------------------------
 
 
-def model_of_the_past(
-    split: Split, parameters: AlsParameters, progress: Callable[[int], object] = lambda _: None
-) -> AlsModel:
-    """ALS trained on what was bought before the cutoff."""
-    past_ = split.histories
-    return fit_als(
-        Interactions(past_.weights, past_.user_ids, past_.product_ids), parameters, progress
-    )
-
-
-def model_lists(split: Split, model: AlsModel, blend: Blend) -> Lists:
+def ranked_lists(split: Split, ranker: Ranker) -> Lists:
     """The measured users' lists as they would have been served, U x N, in products of the split."""
-    known = model.product_ids
-    lists = _joined(top_lists(model, blend, split.bought, n=LENGTH))
-    place = np.append(positions(split.product_ids, known), -1)
-    return np.asarray(place[lists])
+    return _in_products_of(split, ranker.model, ranker.lists(split.bought, n=LENGTH))
+
+
+def als_lists(split: Split, model: AlsModel, scope: str) -> Lists:
+    """Lists by the product of the factors alone, as ALS is used where it is all there is."""
+    bought = split.bought
+    nothing = bought.weights if scope == NEW else csr_matrix(bought.weights.shape, dtype=np.float32)
+    lists = blended_top_n(
+        user_solver(model)(bought.weights),
+        model.product_factors,
+        nothing,
+        model.popularity,
+        n=LENGTH,
+        repeats="exclude" if scope == NEW else "blend",
+    )
+    return _in_products_of(split, model, lists)
+
+
+def _in_products_of(split: Split, model: AlsModel, lists: Iterator[TopLists]) -> Lists:
+    place = np.append(positions(split.product_ids, model.product_ids), -1)
+    return np.asarray(place[_joined(lists)])
 
 
 def own_lists(own: csr_matrix, popularity: NDArray[np.float64], scope: str) -> Lists:
@@ -185,7 +191,6 @@ def own_lists(own: csr_matrix, popularity: NDArray[np.float64], scope: str) -> L
             np.zeros((products, 1), np.float32),
             own,
             popularity.astype(np.float32),
-            own_weight=1.0,
             n=LENGTH,
             repeats="exclude" if scope == NEW else "blend",
         )

@@ -30,8 +30,9 @@ class AlsParameters:
 class AlsModel:
     """What was learnt of the products, from which any user's factors follow (:func:`fold_in`).
 
-    ``product_factors`` is float32, products x f, with the ids of its rows. ``popularity`` is the
-    sum of each product's weights, ``user_count`` the number of users that it was learnt from.
+    ``product_factors`` is float32, products x f, with the ids of its rows. ``popularity`` is one
+    number for each product, here the sum of its weights; ``user_count`` the number of users that it
+    was learnt from.
     """
 
     product_factors: NDArray[np.float32]

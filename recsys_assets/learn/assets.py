@@ -1,6 +1,7 @@
 """The assets of the stage learn: the ALS model and the basket rules, as pickles in `data/`."""
 
 import time
+from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from recsys_assets.resources import ArtifactStore, ShopDatabase
 if TYPE_CHECKING:
     from recsys_assets.learn.als import AlsModel
     from recsys_assets.learn.baskets import BasketCounts, Baskets
-    from recsys_assets.learn.matrix import Interactions
     from recsys_assets.learn.mining import Mining
     from recsys_assets.learn.recipe import Recipe
     from recsys_assets.learn.rules import BasketRules
@@ -34,8 +34,14 @@ class AlsConfig(dg.Config):
     regularization: float = Field(10.0, ge=0, description="ridge penalty on the factors")
     iterations: int = Field(15, ge=1, description="alternations of users and products")
     seed: int = Field(7, ge=0, description="of the factors training starts from")
-    own_weight: float = Field(
-        2.0, ge=0, description="added to the score of the user's most bought product"
+    discovery: float = Field(
+        0.8, ge=0, description="score of the most popular product, if never bought, in purchases"
+    )
+    affinity: float = Field(6.0, ge=0, description="by how much the factors of ALS raise a score")
+    popularity: float = Field(0.15, ge=0, description="power of the popularity of the last weeks")
+    trend_days: float = Field(14.0, gt=0, description="half-life of that popularity")
+    lapse: float = Field(
+        0.5, ge=0, description="power by which own purchases lapse after their usual interval"
     )
 
 
@@ -60,22 +66,22 @@ def als_model(
     `als_model-candidate.pkl`. It becomes `als_model.pkl` once `top_buys_backtest` has accepted it.
     """
     from recsys_assets.figures import histogram
-    from recsys_assets.learn.als import fit_als
     from recsys_assets.learn.artifacts import Header, to_arrays
-    from recsys_assets.learn.matrix import interactions_from_arrow
+    from recsys_assets.learn.matrix import histories_from_arrow
+    from recsys_assets.learn.recipe import train
 
     started = time.monotonic()
     recipe = _recipe(config, shop)
     watermark = shop.watermark()
     weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
-    interactions = interactions_from_arrow(weights)
-    users, products = interactions.matrix.shape
+    histories = histories_from_arrow(weights)
+    users, products = histories.weights.shape
     context.log.info(
-        f"{interactions.matrix.nnz:,} interactions of {users:,} users with {products:,} products"
+        f"{histories.weights.nnz:,} interactions of {users:,} users with {products:,} products"
     )
     read = time.monotonic()
     progress = Progress(context.log.info, "ALS iterations", recipe.als.iterations)
-    model = fit_als(interactions, recipe.als, progress)
+    model = train(histories, watermark, recipe, progress)
     fitted = time.monotonic()
     header = Header(
         name=ALS_MODEL,
@@ -86,12 +92,12 @@ def als_model(
     path = artifacts.propose(header, to_arrays(model))
     import numpy as np
 
-    per_user = np.diff(interactions.matrix.indptr)
+    per_user = np.diff(histories.weights.indptr)
     return dg.MaterializeResult(
         metadata={
             "users": users,
             "products": products,
-            "interactions": int(interactions.matrix.nnz),
+            "interactions": int(histories.weights.nnz),
             "orders_through": dg.MetadataValue.timestamp(watermark),
             "version": header.version,
             "path": dg.MetadataValue.path(path),
@@ -99,7 +105,7 @@ def als_model(
             "seconds_reading": read - started,
             "seconds_fitting": fitted - read,
             "seconds": time.monotonic() - started,
-            "nearest_products": dg.MetadataValue.md(_nearest(model, interactions, shop)),
+            "nearest_products": dg.MetadataValue.md(_nearest(model, shop)),
             "interactions_per_user": dg.MetadataValue.md(
                 histogram(per_user, title="Interactions per user", x="products bought", y="users")
             ),
@@ -113,20 +119,19 @@ def _recipe(config: AlsConfig, shop: ShopDatabase) -> "Recipe":
     from recsys_assets.learn.blending import Blend
     from recsys_assets.learn.recipe import Recipe
 
-    chosen = config.model_dump()
-    own_weight = chosen.pop("own_weight")
-    return Recipe(AlsParameters(**chosen), Blend(own_weight, shop.repeat_purchases), shop.half_life)
+    chosen = config.model_dump() | {"repeats": shop.repeat_purchases}
+    of_als = {field.name: chosen.pop(field.name) for field in fields(AlsParameters)}
+    return Recipe(AlsParameters(**of_als), Blend(**chosen), shop.half_life)
 
 
-def _nearest(model: "AlsModel", interactions: "Interactions", shop: ShopDatabase) -> str:
+def _nearest(model: "AlsModel", shop: ShopDatabase) -> str:
     """A table of what the model holds to be like the most bought products, by name."""
     import numpy as np
 
     from recsys_assets.learn.als import nearest_products
 
-    bought = np.asarray(interactions.matrix.sum(axis=0)).ravel()
-    best = np.argsort(-bought, kind="stable")[:3]
-    nearest = nearest_products(model, best, min(5, len(bought) - 1))
+    best = np.argsort(-model.popularity, kind="stable")[:3]
+    nearest = nearest_products(model, best, min(5, len(model.popularity) - 1))
     ids = model.product_ids
     names = shop.product_names(ids[best].tolist())
     return shop.side_by_side(

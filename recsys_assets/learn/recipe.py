@@ -4,14 +4,15 @@ It stands in the header of the artifact, so that a model is evaluated and served
 was made with.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from recsys_assets.learn.als import AlsParameters
+from recsys_assets.learn.als import AlsModel, AlsParameters, fit_als
 from recsys_assets.learn.artifacts import ArtifactError
-from recsys_assets.learn.blending import Blend
+from recsys_assets.learn.blending import Blend, trend
+from recsys_assets.learn.matrix import Histories, Interactions
 
 _Kind = TypeVar("_Kind")
 
@@ -42,6 +43,22 @@ class Recipe:
             raise ArtifactError(
                 f"the artifact is of another release (no {error}): materialize it again"
             ) from error
+
+
+def train(
+    histories: Histories,
+    as_of: datetime,
+    recipe: Recipe,
+    progress: Callable[[int], object] = lambda _: None,
+) -> AlsModel:
+    """A model by a recipe, of all users' histories as of a moment.
+
+    ``progress`` is told the iterations done. Raises ValueError when there are no interactions.
+    """
+    interactions = Interactions(histories.weights, histories.user_ids, histories.product_ids)
+    model = fit_als(interactions, recipe.als, progress)
+    lately = trend(histories, as_of, timedelta(days=recipe.blend.trend_days))
+    return replace(model, popularity=lately)
 
 
 def _some(kind: type[_Kind], parameters: Mapping[str, Any]) -> _Kind:

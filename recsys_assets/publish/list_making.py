@@ -6,18 +6,16 @@ lists: it does not depend on whose lists are made beside it, or when.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from recsys_assets.learn.als import AlsModel, UserSolver, user_solver
+from recsys_assets.learn.als import AlsModel
 from recsys_assets.learn.artifacts import Header, from_arrays
-from recsys_assets.learn.blending import TopLists, top_lists
+from recsys_assets.learn.blending import Ranker, TopLists
 from recsys_assets.learn.explain import TopContributions, UserExplainer, user_explainer
 from recsys_assets.learn.matrix import Histories, Ids, histories_from_arrow
 from recsys_assets.learn.recipe import Recipe
@@ -40,50 +38,45 @@ LoadModel = Callable[[str | None], tuple[Header, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class ListMaker:
-    """What makes lists: a version of the model with its recipe, and the plan.
+    """What makes lists: a version of the model with its recipe, as of its date, and the plan."""
 
-    Weights are brought to one date, ``as_of``, that of the model. Where the model is not proven
-    (``is_proven``), lists are made of the user's own purchases, filled up by popularity.
-    """
-
-    model: AlsModel
-    recipe: Recipe
-    is_proven: bool
-    as_of: datetime
+    ranker: Ranker
     plan: Plan
+
+    @property
+    def model(self) -> AlsModel:
+        """The model that lists are made by."""
+        return self.ranker.model
 
     @property
     def source(self) -> Source:
         """What a list says it comes from."""
-        return "personal" if self.is_proven else "own_purchases"
-
-    @cached_property
-    def solver(self) -> UserSolver:
-        """The factors of users by their interactions with the model's products."""
-        return user_solver(self.model) if self.is_proven else self._unknown
+        return "personal" if self.ranker.by_affinity else "own_purchases"
 
     @cached_property
     def explainer(self) -> UserExplainer | None:
-        """Which purchases the scores of products come from; None without a model."""
-        return user_explainer(self.model) if self.is_proven else None
-
-    def _unknown(self, weights: csr_matrix) -> NDArray[np.float32]:
-        return np.zeros((weights.shape[0], self.model.product_factors.shape[1]), np.float32)
+        """Which purchases the scores of products come from; None where no model was proven."""
+        return user_explainer(self.model) if self.ranker.by_affinity else None
 
 
 def list_maker(
     artifact: tuple[Header, Mapping[str, Any]], *, length: int, explained: int
 ) -> ListMaker:
-    """What makes lists by an artifact of ALS; ArtifactError when it is of another release."""
+    """What makes lists by an artifact of ALS; ArtifactError when it is of another release.
+
+    Where the model is not proven, lists are of own purchases, filled up by popularity. Weights are
+    brought to one date, that of the model, so that a list does not depend on when it is made.
+    """
     header, arrays = artifact
     evaluation = header.evaluation
-    return ListMaker(
-        model=from_arrays(AlsModel, arrays),
-        recipe=Recipe.from_parameters(header.parameters),
-        is_proven=evaluation.get("verdict", "proven") != "unproven" or evaluation["forced"],
+    is_proven = evaluation.get("verdict") != "unproven" or evaluation["forced"]
+    ranker = Ranker(
+        from_arrays(AlsModel, arrays),
+        Recipe.from_parameters(header.parameters).blend,
         as_of=header.orders_through or header.created_at,
-        plan=Plan(header.version, length, explained),
+        by_affinity=is_proven,
     )
+    return ListMaker(ranker, Plan(header.version, length, explained))
 
 
 class ListMakers:
@@ -125,14 +118,7 @@ def _lists(
     histories: Histories, maker: ListMaker, assortment: Assortment, edition: Edition
 ) -> Iterator[Items]:
     select, adjusted = selection(assortment, Scope.TOP_BUYS, histories.product_ids)
-    blocks = top_lists(
-        maker.model,
-        maker.recipe.blend,
-        histories,
-        n=maker.plan.length,
-        solver=maker.solver,
-        select=select,
-    )
+    blocks = maker.ranker.lists(histories, n=maker.plan.length, select=select)
     explain = _explain(maker, histories)
     for block in blocks:
         top_buys = personal_lists(

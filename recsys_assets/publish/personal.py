@@ -246,7 +246,7 @@ def _together(blocks: Iterable[Items]) -> dict[Family, list[Item]]:
 
 
 def _purchases(session: ShopSession, maker: ListMaker, whose: sql.Composable) -> pa.Table:
-    return session.read(tables.weights(session.shop, maker.as_of, session.half_life, whose))
+    return session.read(tables.weights(session.shop, maker.ranker.as_of, session.half_life, whose))
 
 
 def _chunks_of_users(session: ShopSession, chunk_interactions: int) -> Iterator[sql.Composable]:
