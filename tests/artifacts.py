@@ -6,16 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from recsys_assets.learn.artifacts import Header, load_artifact, save_artifact
+from recsys_assets.learn.artifacts import Header, load_artifact, save_artifact, save_candidate
 
 START = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
 
 
 def save(folder: Path, number: float, *, keep: int = 3, size: int = 10, **header: Any) -> Path:
     """Save a version whose array is filled with its number."""
-    created = START + timedelta(days=number)
-    whole = Header("model", created, orders_through=None, **header)
-    return save_artifact(folder, whole, {"values": np.full(size, number)}, keep=keep)
+    values = {"values": np.full(size, number)}
+    return save_artifact(folder, _header(number, **header), values, keep=keep)
+
+
+def propose(folder: Path, number: float, *, size: int = 10, **header: Any) -> Path:
+    """Save a candidate whose array is filled with its number."""
+    return save_candidate(folder, _header(number, **header), {"values": np.full(size, number)})
+
+
+def _header(number: float, **header: Any) -> Header:
+    return Header("model", START + timedelta(days=number), orders_through=None, **header)
 
 
 def version(number: int) -> str:

@@ -88,6 +88,7 @@ def test_the_run_that_is_asked_for_can_be_run(shop: Graph) -> None:
     assert config["ops"]["follow_orders"]["config"] == {
         "seconds": 0.5,
         "quiet_minutes": 15,
+        "availability_seconds": 10,
         "minutes": 60,
     }
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from recsys_assets.learn.artifacts import load_artifact
+from recsys_assets.learn.artifacts import load_candidate
 from recsys_assets.settings import Settings
 from tests.graphs import Graph, metadata, reasons
 from tests.shops import Order, create_shop, day
@@ -35,7 +35,9 @@ def test_rules_are_of_the_orders_in_the_window(
     assert result.success
     told = metadata(result, "basket_rules")
     assert (told["orders"], told["basket_window_days"]) == (orders, days)
-    header, rules = load_artifact(graph.folder, "basket_rules")
+    candidate = load_candidate(graph.folder, "basket_rules")
+    assert candidate is not None
+    header, rules = candidate
     assert header.parameters["basket_window_days"] == days
     assert header.orders_through == day(91)
     assert rules["product_ids"].tolist() == sold

@@ -14,14 +14,16 @@ from recsys_assets.learn.artifacts import (
     ArtifactError,
     Header,
     artifact_path,
+    candidate_path,
     current_version,
     load_artifact,
+    load_candidate,
     make_current,
     save_artifact,
     version_path,
     versions,
 )
-from tests.artifacts import START, current, save, version
+from tests.artifacts import START, current, propose, save, version
 
 
 def no_links(*_: object) -> None:
@@ -143,3 +145,75 @@ def test_the_current_version_is_always_kept(keep: int, steps: list[tuple[str, in
             assert current_version(folder, "model") in versions(folder, "model")
             assert 1 <= len(versions(folder, "model")) <= keep
             assert load_artifact(folder, "model")[0].version == current_version(folder, "model")
+
+
+# --- Candidates
+
+
+def candidate(folder: Path) -> int | None:
+    """The number of the candidate that waits for its backtest."""
+    found = load_candidate(folder, "model")
+    return int(found[1]["values"][0]) if found else None
+
+
+def test_a_candidate_is_no_version_until_it_is_accepted(tmp_path: Path) -> None:
+    assert candidate(tmp_path) is None
+    propose(tmp_path, 1)
+    assert candidate(tmp_path) == 1
+    assert versions(tmp_path, "model") == []
+    with pytest.raises(ArtifactError, match="materialize model"):
+        load_artifact(tmp_path, "model")
+    save(tmp_path, 1)
+    assert candidate(tmp_path) is None
+    assert not candidate_path(tmp_path, "model").exists()
+    assert current(tmp_path) == 1
+
+
+def test_a_refused_candidate_stays_until_the_next_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    propose(tmp_path, 2)
+    propose(tmp_path, 2, evaluation={"verdict": "refused"})
+    found = load_candidate(tmp_path, "model")
+    assert found is not None
+    assert found[0].evaluation == {"verdict": "refused"}
+    assert (current(tmp_path), versions(tmp_path, "model")) == (1, [version(1)])
+    propose(tmp_path, 3)
+    assert candidate(tmp_path) == 3
+    save(tmp_path, 3)
+    assert (current(tmp_path), versions(tmp_path, "model")) == (3, [version(3), version(1)])
+
+
+def test_the_candidate_that_an_accepted_version_has_left_is_none(tmp_path: Path) -> None:
+    left = propose(tmp_path, 1).read_bytes()
+    save(tmp_path, 1)
+    candidate_path(tmp_path, "model").write_bytes(left)  # as by who was killed before removing it
+    assert candidate(tmp_path) is None
+    propose(tmp_path, 2)
+    assert candidate(tmp_path) == 2
+
+
+def test_a_candidate_is_not_removed_with_another_version(tmp_path: Path) -> None:
+    propose(tmp_path, 2)
+    save(tmp_path, 1)
+    assert (current(tmp_path), candidate(tmp_path)) == (1, 2)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_candidate_changes_nothing_about_going_back(tmp_path: Path, number: int) -> None:
+    for each in range(3):
+        save(tmp_path, each)
+    propose(tmp_path, 3)
+    make_current(tmp_path, "model", version(number))
+    assert current_version(tmp_path, "model") == version(number)
+    assert (current(tmp_path), candidate(tmp_path)) == (number, 3)
+    assert versions(tmp_path, "model") == [version(2), version(1), version(0)]
+
+
+def test_a_damaged_candidate_is_told_and_hinders_no_version(tmp_path: Path) -> None:
+    propose(tmp_path, 1).write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=r"model-candidate\.pkl is damaged"):
+        load_candidate(tmp_path, "model")
+    save(tmp_path, 2)
+    assert current(tmp_path) == 2
+    propose(tmp_path, 3)
+    assert candidate(tmp_path) == 3
