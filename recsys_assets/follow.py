@@ -18,7 +18,7 @@ import dagster as dg
 from pydantic import Field
 
 from recsys_assets.ingest.assets import interactions_metadata
-from recsys_assets.publish.assets import EXPLAINED, LENGTH, top_buys_metadata
+from recsys_assets.publish.assets import LENGTH, top_buys_metadata
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class _Follower:
     def _publish_users(self) -> "PublishedUsers | None":
         """Publish the lists of changed users; None as long as there is no model."""
         from recsys_assets.learn.artifacts import ArtifactError
+        from recsys_assets.publish.changed_users import Lengths
         from recsys_assets.publish.personal import publish_users
 
         try:
@@ -160,8 +161,7 @@ class _Follower:
                 self.session,
                 self.client,
                 self.makers,
-                length=LENGTH,
-                explained=EXPLAINED,
+                lengths=Lengths(),
                 only_changed=True,
             )
         except ArtifactError as error:

@@ -207,17 +207,26 @@ def top_buys_answer(
 
 
 def buy_again_answer(
-    user_id: str, read: BuyAgainRead, *, limit: int, exclude: frozenset[str]
+    user_id: str, read: BuyAgainRead, *, limit: int, exclude: frozenset[str], now: datetime
 ) -> BuyAgainAnswer:
-    """The first ``limit`` products of the list read that are not in ``exclude``."""
+    """The first ``limit`` products of the list read that are not in ``exclude``, due ones first."""
     stored, record = read
+    remaining = without(stored.products, exclude) if stored else []
     return BuyAgainAnswer(
         user_id=_shown(user_id, record),
         model_version=stored.model_version if stored else None,
         generated_at=stored.generated_at if stored else None,
         orders_through=known_through(stored, record) if stored else None,
-        products=without(stored.products, exclude)[:limit] if stored else [],
+        products=due_first(remaining, now)[:limit],
     )
+
+
+def due_first(products: list[Repeat], now: datetime) -> list[Repeat]:
+    """Products that are due by the user's own interval, then the others, both in their order.
+
+    What is due changes as time passes, so it is decided when the list is read.
+    """
+    return sorted(products, key=lambda product: product.due_at is None or product.due_at > now)
 
 
 def bought_together_answer(

@@ -148,7 +148,7 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuyAgain(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user buys again, due products first."""
+    """What a user buys again, best first; whoever reads it puts first what is due by then."""
 
     schema: int = SCHEMA_VERSION
     model_version: str

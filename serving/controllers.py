@@ -1,6 +1,7 @@
 """The routes of the JSON API: take the parameters, ask the store, shape the answer."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Controller, get
@@ -220,7 +221,9 @@ class RecommendationsController(Controller):
         _checked("user_id", [user_id])
         excluded = _checked("exclude", exclude or ())
         read = await store.buy_again(user_id)
-        answer = buy_again_answer(user_id, read, limit=limit, exclude=excluded)
+        answer = buy_again_answer(
+            user_id, read, limit=limit, exclude=excluded, now=datetime.now(UTC)
+        )
         _count("buy_again", "personal", answer.products)
         return answer
 

@@ -18,12 +18,12 @@ from serving.contract import Family, Id
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from recsys_assets.publish.changed_users import Lengths
     from recsys_assets.publish.personal import PublishedUsers
     from recsys_assets.publish.redis_client import Client
     from recsys_assets.publish.redis_room import Room
 
 
-EXPLAINED = 20
 LENGTH = 120  # 100 to show, and some to spare for what must not be shown
 ROOM_FOR_USERS, ROOM_FOR_PRODUCTS = (
     dg.AssetCheckSpec(
@@ -51,11 +51,18 @@ class UserTopBuysConfig(TopBuysConfig):
         " publication of all",
     )
     explained: int = Field(
-        EXPLAINED,
-        ge=0,
-        le=1000,
-        description="products of a list that are explained, from the first",
+        20, ge=0, le=1000, description="products of a list that are explained, from the first"
     )
+    buy_again: int = Field(
+        60, ge=1, le=1000, description="products in a list of Buy Again, at most"
+    )
+
+    @property
+    def lengths(self) -> "Lengths":
+        """The config as the stage takes it."""
+        from recsys_assets.publish.changed_users import Lengths
+
+        return Lengths(self.length, self.explained, self.buy_again)
 
 
 class BoughtTogetherConfig(dg.Config):
@@ -81,10 +88,12 @@ def user_top_buys(
     artifacts: ArtifactStore,
     redis: RedisPublisher,
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """`user:{id}:top_buys` for every user with purchases: ALS blended with their own purchases.
+    """`user:{id}:top_buys` and `user:{id}:buy_again` for every user with purchases.
 
-    The exact best products of all, computed in blocks of users so that memory stays bounded. With
-    `only_changed`, the same lists for the users alone whose orders have changed.
+    Top Buys are ALS blended with their own purchases, the exact best products of all, computed in
+    blocks of users so that memory stays bounded; beside them is published why the first are in it.
+    Buy Again are the user's own products. With `only_changed`, the same lists for the users alone
+    whose orders have changed.
     """
     from recsys_assets.publish.list_making import ListMakers
     from recsys_assets.publish.personal import NoRoomError, publish_users
@@ -96,7 +105,8 @@ def user_top_buys(
                 session,
                 client,
                 ListMakers(artifacts.als_model),
-                **config.model_dump(),
+                lengths=config.lengths,
+                only_changed=config.only_changed,
                 progress=Progress(context.log.info, "users published", shop.count_users()),
             )
         except NoRoomError as error:

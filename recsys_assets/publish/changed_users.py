@@ -28,16 +28,24 @@ Mark = tuple[Any, int]
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Products in a user's lists, at most, and how many of Top Buys are explained."""
+
+    top_buys: int = 120
+    explained: int = 20
+    buy_again: int = 60
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What the users' lists are published from: the artifact's version, and the asset's config.
+    """What the users' lists are published from: the artifact's version, and their lengths.
 
     ``complete`` says whether every user has a list of it; until then a publication is under way, or
     was broken off.
     """
 
     model_version: str
-    length: int
-    explained: int
+    lengths: Lengths
     complete: bool = False
 
 
@@ -47,8 +55,11 @@ def read_plan(connection: psycopg.Connection, shop: Shop) -> Plan | None:
         sql.SQL("SELECT parameters FROM {} WHERE job_name = %s").format(batch_metadata_table(shop)),
         [USER_TOP_BUYS],
     ).fetchone()
+    if row is None:
+        return None
     try:
-        return Plan(**row[0]) if row else None
+        lengths = Lengths(**row[0].pop("lengths", {}))
+        return Plan(lengths=lengths, **row[0])
     except TypeError:  # another release's
         return None
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from recsys_assets.learn.als import AlsModel
 from recsys_assets.learn.artifacts import Header, from_arrays
-from recsys_assets.learn.blending import Ranker, TopLists
+from recsys_assets.learn.blending import Ranker, TopLists, own_scores
 from recsys_assets.learn.explain import TopContributions, UserExplainer, user_explainer
 from recsys_assets.learn.matrix import Histories, Ids, histories_from_arrow
 from recsys_assets.learn.recipe import Recipe
 from recsys_assets.publish.because import explanations
-from recsys_assets.publish.changed_users import Plan
+from recsys_assets.publish.buy_again import buy_again_lists
+from recsys_assets.publish.changed_users import Lengths, Plan
 from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_writer import Edition
 from recsys_assets.publish.selection import Assortment, selection
@@ -59,9 +60,7 @@ class ListMaker:
         return user_explainer(self.model) if self.ranker.by_affinity else None
 
 
-def list_maker(
-    artifact: tuple[Header, Mapping[str, Any]], *, length: int, explained: int
-) -> ListMaker:
+def list_maker(artifact: tuple[Header, Mapping[str, Any]], lengths: Lengths) -> ListMaker:
     """What makes lists by an artifact of ALS; ArtifactError when it is of another release.
 
     Where the model is not proven, lists are of own purchases, filled up by popularity. Weights are
@@ -76,7 +75,7 @@ def list_maker(
         as_of=header.orders_through or header.created_at,
         by_affinity=is_proven,
     )
-    return ListMaker(ranker, Plan(header.version, length, explained))
+    return ListMaker(ranker, Plan(header.version, lengths))
 
 
 class ListMakers:
@@ -93,16 +92,16 @@ class ListMakers:
     def of(self, plan: Plan) -> ListMaker:
         """What makes lists of a plan, whether or not everybody has one by now."""
         if self._kept is None or replace(plan, complete=False) != self._kept.plan:
-            return self._make(plan.model_version, plan.length, plan.explained)
+            return self._make(plan.model_version, plan.lengths)
         return self._kept
 
-    def of_current_model(self, *, length: int, explained: int) -> ListMaker:
+    def of_current_model(self, lengths: Lengths) -> ListMaker:
         """What makes lists of the current version of the model."""
-        return self._make(None, length, explained)
+        return self._make(None, lengths)
 
-    def _make(self, version: str | None, length: int, explained: int) -> ListMaker:
+    def _make(self, version: str | None, lengths: Lengths) -> ListMaker:
         self._kept = None  # so that memory holds one model at a time
-        self._kept = list_maker(self._load_model(version), length=length, explained=explained)
+        self._kept = list_maker(self._load_model(version), lengths)
         return self._kept
 
 
@@ -118,23 +117,30 @@ def _lists(
     histories: Histories, maker: ListMaker, assortment: Assortment, edition: Edition
 ) -> Iterator[Items]:
     select, adjusted = selection(assortment, Scope.TOP_BUYS, histories.product_ids)
-    blocks = maker.ranker.lists(histories, n=maker.plan.length, select=select)
+    blocks = maker.ranker.lists(histories, n=maker.plan.lengths.top_buys, select=select)
+    own = own_scores(histories, maker.ranker.as_of, maker.ranker.blend.lapse)
+    again = assortment.adjusted(Scope.BUY_AGAIN, histories.product_ids)
     explain = _explain(maker, histories)
     for block in blocks:
         top_buys = personal_lists(
             [block], histories.user_ids, adjusted.product_ids, edition, maker.source
         )
         because = explanations(
-            [_first(block, maker.plan.explained)],
+            [_first(block, maker.plan.lengths.explained)],
             histories,
             adjusted.product_ids,
             edition,
             explain=explain,
             pinned=adjusted.pinned,
         )
+        users = slice(block.first_row, block.first_row + len(block.products))
+        buy_again = buy_again_lists(
+            histories, own, users, again, maker.plan.lengths.buy_again, edition
+        )
         yield {
             Family.USER_TOP_BUYS: list(top_buys),
             Family.USER_TOP_BUYS_BECAUSE: list(because),
+            Family.USER_BUY_AGAIN: list(buy_again),
         }
 
 

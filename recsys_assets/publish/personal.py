@@ -19,6 +19,7 @@ from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.learn.artifacts import ArtifactError
 from recsys_assets.learn.matrix import Ids, as_ids
 from recsys_assets.publish.changed_users import (
+    Lengths,
     Mark,
     Plan,
     complete_plan,
@@ -88,8 +89,7 @@ def publish_users(
     client: Client,
     makers: ListMakers,
     *,
-    length: int,
-    explained: int,
+    lengths: Lengths,
     only_changed: bool,
     progress: Progress = lambda _: None,
 ) -> PublishedUsers:
@@ -103,7 +103,7 @@ def publish_users(
             if published := publish_changed(session, client, makers.of):
                 return published
     with publishing(session.connection, session.shop, EVERYBODY):
-        current = makers.of_current_model(length=length, explained=explained)
+        current = makers.of_current_model(lengths)
         return publish_everybody(session, client, current, progress=progress)
 
 
@@ -301,7 +301,7 @@ def _require_room(
     sample = _together(lists_of(purchases, maker, assortment, edition)[1])
     lists = sample.pop(FAMILY)
     beside = [item for items in sample.values() for item in items]
-    room = room_for(client, FAMILY, lists, users, maker.plan.length, beside=beside)
+    room = room_for(client, FAMILY, lists, users, maker.plan.lengths.top_buys, beside=beside)
     if not room.fits:
         raise NoRoomError(room)
     return room

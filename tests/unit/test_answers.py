@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.answers import bought_together_answer, cart_answer, combine, top_buys_answer
+from serving.answers import bought_together_answer, cart_answer, combine, due_first, top_buys_answer
 from serving.contract import (
     Evidence,
     Family,
@@ -20,6 +20,7 @@ from serving.contract import (
     PairCount,
     Pairing,
     Publication,
+    Repeat,
     ScoredProduct,
     TopBuys,
 )
@@ -191,3 +192,24 @@ def test_an_ordinary_answer_has_no_field_for_reasons():
         b'"generated_at":"2025-03-01T00:00:00Z","orders_through":null,'
         b'"products":[{"product_id":7,"score":1.5}]}'
     )
+
+
+@pytest.mark.parametrize(
+    ("hours", "order"),
+    [(0, [1, 2, 3, 4]), (2, [3, 1, 2, 4]), (4, [2, 3, 1, 4])],
+    ids=["nothing due", "one", "two"],
+)
+def test_what_is_due_by_now_comes_first_each_in_its_order(hours: int, order: list[int]):
+    due = {1: None, 2: 3, 3: 1, 4: 9}  # hours from the moment
+    products = [
+        Repeat(
+            product_id=product,
+            score=1.0,
+            purchases=2,
+            last_purchased_at=MOMENT,
+            due_at=None if later is None else MOMENT + timedelta(hours=later),
+        )
+        for product, later in due.items()
+    ]
+    now = MOMENT + timedelta(hours=hours)
+    assert [product.product_id for product in due_first(products, now)] == order
