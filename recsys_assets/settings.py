@@ -85,7 +85,7 @@ class ShopSettings(BaseModel):
     # What counts.
     schema_name: str = Field("public", description="PostgreSQL schema of our own tables")
     half_life_days: float = Field(
-        90.0, gt=0, le=100_000, description="days after which a purchase counts half"
+        120.0, gt=0, le=100_000, description="days after which a purchase counts half"
     )
     repeat_purchases: Literal["blend", "exclude", "only"] = Field(
         "blend",

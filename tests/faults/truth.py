@@ -9,10 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from recsys_assets.learn.artifacts import load_artifact
+from recsys_assets.learn.artifacts import load_artifact, load_candidate
+from recsys_assets.publish.list_making import FAMILIES
+from serving.contract import Family, borrowed_key, publication_key, unavailable_key
 from tests.faults.system import System
+from tests.graphs import keys_of_users
 
-# One row per user and product: the newest purchase, and the sum of 0.5 ** (age / 90 days), where
+# One row per user and product: the newest purchase, and the sum of 0.5 ** (age / 120 days), where
 # the age is counted back from the newest purchase of that pair.
 EXPECTED = """
 WITH purchases AS (
@@ -26,7 +29,7 @@ WITH purchases AS (
     SELECT user_id, product_id, max(created_at) AS newest FROM purchases GROUP BY 1, 2
 )
 SELECT user_id, product_id, newest,
-       sum(0.5::float8 ^ (extract(epoch FROM newest - created_at)::float8 / (90 * 86400)))
+       sum(0.5::float8 ^ (extract(epoch FROM newest - created_at)::float8 / (120 * 86400)))
 FROM latest JOIN purchases USING (user_id, product_id) GROUP BY 1, 2, 3
 """
 FOUND = """
@@ -35,14 +38,17 @@ SELECT user_id, product_id, last_updated_at, interaction_score FROM user_product
 
 USER_KEY = re.compile(r"user:(.+):top_buys")
 PRODUCT_KEY = re.compile(r"product:(.+):bought_together")
+BESIDE = re.compile(r"user:.+:(top_buys_because|buy_again)|product:.+:bought_together_evidence")
+SETS = {borrowed_key(), unavailable_key()}
 ARTIFACTS = ("als_model", "basket_rules")
 
 
 def artifacts_load(folder: Path) -> None:
-    """Every current artifact that there is can be read."""
+    """Every current artifact that there is can be read, and every candidate."""
     for name in ARTIFACTS:
-        if (folder / f"{name}.pkl").exists():
-            header, arrays = load_artifact(folder, name)
+        current = load_artifact(folder, name) if (folder / f"{name}.pkl").exists() else None
+        for artifact in filter(None, (current, load_candidate(folder, name))):
+            header, arrays = artifact
             assert header.name == name
             assert all(array.size for array in arrays.values())
 
@@ -54,7 +60,13 @@ def lists_are_whole(lists: dict[str, Any]) -> None:
             products = json.loads(value)["products"]
             ranking = [(product["product_id"], product["score"]) for product in products]
         elif PRODUCT_KEY.fullmatch(key):
-            ranking = [(int(member), score) for member, score in reversed(value)]
+            ranking = [(int(member), score) for member, score in value]
+        elif BESIDE.fullmatch(key):
+            said = json.loads(value)
+            assert said.get("because") or said.get("products"), f"{key} is empty"
+            continue
+        elif key in SETS:
+            continue
         else:
             assert key.startswith("publication:"), f"a key that is left behind: {key}"
             assert json.loads(value)["keys"] > 0
@@ -86,22 +98,16 @@ def everything_is_published(system: System) -> None:
     assert all((system.home.data / f"{name}.pkl").exists() for name in ARTIFACTS)
     with system.database() as connection:
         interactions_equal_the_orders(connection)
-        users = connection.execute("SELECT DISTINCT user_id FROM user_product_interactions")
-        expected = {f"user:{user}:top_buys" for (user,) in users}
+        rows = connection.execute("SELECT DISTINCT user_id FROM user_product_interactions")
+        users = [user for (user,) in rows]
     lists = system.lists()
     lists_are_whole(lists)
-    of_users = {key for key in lists if USER_KEY.fullmatch(key)}
     of_products = {key for key in lists if PRODUCT_KEY.fullmatch(key)}
-    assert of_users == expected
+    assert {key for key in lists if key.startswith("user:")} == keys_of_users(*users)
     assert of_products
-    assert {
-        name: json.loads(lists[f"publication:{name}"])["keys"]
-        for name in ("user_top_buys", "global_top_buys", "bought_together")
-    } == {
-        "user_top_buys": len(of_users),
-        "global_top_buys": 1,
-        "bought_together": len(of_products),
-    }
+    keys = dict.fromkeys(FAMILIES, len(users))
+    keys |= {Family.GLOBAL_TOP_BUYS: 1, Family.BOUGHT_TOGETHER: len(of_products)}
+    assert {f: json.loads(lists[publication_key(f)])["keys"] for f in keys} == keys
 
 
 def nothing_is_torn(system: System) -> None:
