@@ -170,6 +170,13 @@ class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return load_candidate(Path(self.folder), name) or self.load(name)
 
+    def tuned(self, name: str) -> "dict[str, Any]":
+        """What `recsys tune` has chosen for an artifact; nothing where it was not run."""
+        from recsys_assets.tuned import read_tuned
+
+        chosen: dict[str, Any] = read_tuned(Path(self.folder)).get(name, {})
+        return chosen
+
     def incumbent(self, name: str) -> "Header | None":
         """The header of the current version; None where there is none that can be read."""
         from recsys_assets.learn.artifacts import ArtifactError

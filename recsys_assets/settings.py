@@ -188,9 +188,15 @@ class Settings(ShopSettings, BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of the environment; :class:`SettingsError` for a bad value."""
+    """The settings of the environment, then those tuned; :class:`SettingsError` for a bad value."""
+    from recsys_assets.tuned import HALF_LIFE, read_tuned
+
     try:
-        return Settings()
+        settings = Settings()
+        tuned = read_tuned(settings.data_dir)
+        if HALF_LIFE in tuned and HALF_LIFE not in settings.model_fields_set:
+            return Settings(half_life_days=tuned[HALF_LIFE])
+        return settings
     except ValidationError as error:
         raise SettingsError(
             "; ".join(

@@ -1,19 +1,21 @@
 """The assets of the stage learn: the ALS model and the basket rules, as pickles in `data/`."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from recsys_assets import tables
 from recsys_assets.database import ShopError
 from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
+from recsys_assets.settings import SettingsError
 
 if TYPE_CHECKING:
     from recsys_assets.learn.als import AlsModel
@@ -27,21 +29,45 @@ BASKET_RULES = "basket_rules"
 
 
 class AlsConfig(dg.Config):
-    """Hyper-parameters of ALS; the defaults won on held-out orders of a grocery."""
+    """The recipe of Top Buys: what is not given is as `recsys tune` has chosen it, or the default.
 
-    factors: int = Field(128, ge=1, description="latent factors of users and products")
-    alpha: float = Field(1.0, gt=0, description="confidence of one purchase of today")
-    regularization: float = Field(10.0, ge=0, description="ridge penalty on the factors")
-    iterations: int = Field(15, ge=1, description="alternations of users and products")
-    seed: int = Field(7, ge=0, description="of the factors training starts from")
-    discovery: float = Field(
-        0.8, ge=0, description="score of the most popular product, if never bought, in purchases"
+    What each parameter does is told in `recsys_assets.learn.blending` and `als`.
+    """
+
+    factors: int | None = Field(
+        None, ge=1, description="latent factors of users and products; default 128"
     )
-    affinity: float = Field(6.0, ge=0, description="by how much the factors of ALS raise a score")
-    popularity: float = Field(0.15, ge=0, description="power of the popularity of the last weeks")
-    trend_days: float = Field(14.0, gt=0, description="half-life of that popularity")
-    lapse: float = Field(
-        0.5, ge=0, description="power by which own purchases lapse after their usual interval"
+    alpha: float | None = Field(
+        None, gt=0, description="confidence of one purchase of today; default 1"
+    )
+    regularization: float | None = Field(
+        None, ge=0, description="ridge penalty on the factors; default 10"
+    )
+    iterations: int | None = Field(
+        None, ge=1, description="alternations of users and products; default 15"
+    )
+    seed: int | None = Field(
+        None, ge=0, description="of the factors training starts from; default 7"
+    )
+    discovery: float | None = Field(
+        None,
+        ge=0,
+        description="score of the most popular product to who never bought it, in purchases of"
+        " today; default 0.8",
+    )
+    affinity: float | None = Field(
+        None, ge=0, description="by how much the factors of ALS raise that score; default 6"
+    )
+    popularity: float | None = Field(
+        None, ge=0, description="power of the popularity of the last weeks in it; default 0.15"
+    )
+    trend_days: float | None = Field(
+        None, gt=0, description="half-life of that popularity; default 14"
+    )
+    lapse: float | None = Field(
+        None,
+        ge=0,
+        description="power by which own purchases lapse after their usual interval; default 0.5",
     )
 
 
@@ -71,7 +97,7 @@ def als_model(
     from recsys_assets.learn.recipe import train
 
     started = time.monotonic()
-    recipe = _recipe(config, shop)
+    recipe = _recipe(config, shop, artifacts.tuned(ALS_MODEL))
     watermark = shop.watermark()
     weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
     histories = histories_from_arrow(weights)
@@ -113,15 +139,24 @@ def als_model(
     )
 
 
-def _recipe(config: AlsConfig, shop: ShopDatabase) -> "Recipe":
+def _recipe(config: AlsConfig, shop: ShopDatabase, tuned: Mapping[str, Any]) -> "Recipe":
     """All that is chosen to make lists, as it then stands in the artifact."""
     from recsys_assets.learn.als import AlsParameters
     from recsys_assets.learn.blending import Blend
     from recsys_assets.learn.recipe import Recipe
 
-    chosen = config.model_dump() | {"repeats": shop.repeat_purchases}
-    of_als = {field.name: chosen.pop(field.name) for field in fields(AlsParameters)}
+    chosen = _chosen(config, tuned) | {"repeats": shop.repeat_purchases}
+    of_als = {f.name: chosen.pop(f.name) for f in fields(AlsParameters) if f.name in chosen}
     return Recipe(AlsParameters(**of_als), Blend(**chosen), shop.half_life)
+
+
+def _chosen(config: dg.Config, tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given in a config, and tuned beside it; SettingsError where that does not fit."""
+    given = config.model_dump(exclude_none=True)
+    try:
+        return type(config)(**{**tuned, **given}).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise SettingsError(f"tuned.toml does not fit: {error}: mend it or delete it") from error
 
 
 def _nearest(model: "AlsModel", shop: ShopDatabase) -> str:
@@ -160,25 +195,27 @@ class MiningConfig(dg.Config):
         None, gt=0, le=1, description="the same as a fraction of all baskets"
     )
     max_itemset_size: int = Field(2, ge=2, description="above 2 only with the engine mlxtend")
-    shrinkage: float = Field(
-        3.0, ge=0, description="k of the strength n / (E + k + q n_a), in orders"
+    shrinkage: float | None = Field(
+        None, ge=0, description="k of the strength n / (E + k + q n_a), in orders; default 3"
     )
-    antecedent_shrinkage: float = Field(
-        0.1, ge=0, description="q of the strength, a share of the orders with the antecedent"
+    antecedent_shrinkage: float | None = Field(
+        None,
+        ge=0,
+        description="q of the strength, a share of the orders with the antecedent; default 0.1",
     )
     max_consequents: int = Field(
         100, ge=1, description="rules kept of each antecedent, the strongest ones"
     )
 
-    @property
-    def mining(self) -> "Mining":
-        """The config as the stage takes it."""
-        from recsys_assets.learn.mining import Mining
 
-        chosen = self.model_dump(exclude={"engine", "max_consequents"})
-        if self.min_orders is None and self.min_support is None:
-            chosen["min_orders"] = 2
-        return Mining(engine=self.engine.value, **chosen)
+def _mining(config: MiningConfig, tuned: Mapping[str, Any]) -> "Mining":
+    """What makes rules, as it then stands in the artifact."""
+    from recsys_assets.learn.mining import Mining
+
+    chosen = _chosen(config, tuned) | {"engine": config.engine.value}
+    del chosen["max_consequents"]
+    unless_given: dict[str, Any] = {"min_orders": None} if config.min_support else {}
+    return Mining(**(unless_given | chosen))
 
 
 @dg.asset(
@@ -220,7 +257,8 @@ def basket_rules(
         f" than {shop.max_basket_products}"
     )
     read = time.monotonic()
-    itemsets, rules = mine(baskets, config.mining)
+    mining = _mining(config, artifacts.tuned(BASKET_RULES))
+    itemsets, rules = mine(baskets, mining)
     mined = time.monotonic()
     if not len(rules.orders):
         raise ValueError(
@@ -228,7 +266,7 @@ def basket_rules(
         )
     context.log.info(f"{len(rules.orders):,} rules of itemsets in {itemsets.min_orders}+ orders")
     sizes = {"min_basket_products", "max_basket_products", "basket_window_days"}
-    parameters = config.mining.to_parameters() | shop.model_dump(include=sizes)
+    parameters = mining.to_parameters() | shop.model_dump(include=sizes)
     rules = strongest_rules(rules, config.max_consequents)
     header = Header(BASKET_RULES, datetime.now(UTC), last_change, parameters)
     path = artifacts.propose(header, to_arrays(rules))
