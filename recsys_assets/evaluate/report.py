@@ -85,7 +85,8 @@ def _columns(row: Row) -> Iterable[str]:
 
 def _cell(row: Row, name: str, with_interval: bool) -> str:
     if name in row["figures"]:
-        return f"{row['figures'][name]:,.4g}"
+        figure = row["figures"][name]
+        return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"
     if name not in row["intervals"]:
         return ""
     mean, low, high = row["intervals"][name]
