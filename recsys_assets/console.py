@@ -67,7 +67,8 @@ def print_buy_again(console: Console, session: Session, user_id: str, limit: int
     read = ask(session, lambda store: store.buy_again(user_id))
     if read.record is None:
         raise NothingPublishedError(NOTHING_PUBLISHED)
-    answer = buy_again_answer(user_id, read, limit=limit, exclude=NOTHING)
+    now = datetime.now(UTC)
+    answer = buy_again_answer(user_id, read, limit=limit, exclude=NOTHING, now=now)
     if not answer.products:
         _say(console, f"Nothing is known that user {user_id} buys again")
         return

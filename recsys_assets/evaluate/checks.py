@@ -1,6 +1,6 @@
 """Asset checks. Blocking ones stop what is downstream, so that the last good lists stay served."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 from pydantic import Field
@@ -11,6 +11,8 @@ from recsys_assets.learn.assets import ALS_MODEL, BASKET_RULES, als_model, baske
 from recsys_assets.publish.assets import bought_together, global_top_buys, user_top_buys
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from serving.contract import Family, Id, is_id
+
+MOST_TOLD = 10  # rows that a check tells of
 
 
 @dg.asset_check(asset=orders.key, blocking=True)
@@ -150,7 +152,7 @@ class CoverageConfig(dg.Config):
 class ProductCoverageConfig(CoverageConfig):
     """Which products must have a list."""
 
-    min_share: float = Field(0.5, ge=0, le=1, description="share that must have a list")
+    min_share: float = Field(0.9, ge=0, le=1, description="share that must have a list")
     min_orders: int = Field(20, ge=1, description="of products in at least so many baskets")
 
 
@@ -181,6 +183,24 @@ def products_covered(
 
 
 @dg.asset_check(asset=user_top_buys)
+def recommendation_rules_sound(shop: ShopDatabase) -> dg.AssetCheckResult:
+    """Every row of our table `recommendation_rules` is a rule; the others are skipped."""
+    from recsys_assets.publish.merchandising import read_rules
+
+    with shop.session() as session:
+        rules, skipped = read_rules(session, datetime.now(UTC))
+    told = [str(row) for row in skipped[:MOST_TOLD]]
+    if len(skipped) > MOST_TOLD:
+        told.append(f"and {len(skipped) - MOST_TOLD:,} more")
+    return dg.AssetCheckResult(
+        passed=not skipped,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(told) or None,
+        metadata={"rules_that_apply_now": len(rules.rules), "rows_skipped": len(skipped)},
+    )
+
+
+@dg.asset_check(asset=user_top_buys)
 def user_top_buys_readable(shop: ShopDatabase, redis: RedisPublisher) -> dg.AssetCheckResult:
     """Keys of some users read back as lists without gaps or repetitions, best first."""
     from recsys_assets.publish.redis_reader import read_user_top_buys
@@ -193,6 +213,44 @@ def user_top_buys_readable(shop: ShopDatabase, redis: RedisPublisher) -> dg.Asse
             f"user {user}": [(p.product_id, p.score) for p in top.products] if top else []
             for user, top in lists.items()
         }
+    )
+
+
+@dg.asset_check(asset=user_top_buys)
+def user_explanations_readable(shop: ShopDatabase, redis: RedisPublisher) -> dg.AssetCheckResult:
+    """Keys of some users read back as reasons for the first products of their lists."""
+    from recsys_assets.publish.redis_reader import read_explanations, read_user_top_buys
+
+    users = list(filter(is_id, shop.some_users()))
+    with redis.client() as client:
+        read = [(read_user_top_buys(client, u), read_explanations(client, u)) for u in users]
+    listed = [[p.product_id for p in top.products] if top else [] for top, _ in read]
+    explained = [[e.product_id for e in why.because] if why else None for _, why in read]
+    return _all_sound(
+        "missing or of other products",
+        {
+            f"user {user}": products is not None and products == first[: len(products)]
+            for user, first, products in zip(users, listed, explained, strict=True)
+        },
+    )
+
+
+@dg.asset_check(asset=user_top_buys)
+def user_buy_again_readable(shop: ShopDatabase, redis: RedisPublisher) -> dg.AssetCheckResult:
+    """Keys of some users read back as products that they have bought, each once."""
+    from recsys_assets.publish.redis_reader import read_buy_again
+
+    with redis.client() as client:
+        users = filter(is_id, shop.some_users())
+        lists = {user: read_buy_again(client, user) for user in users}
+    return _all_sound(
+        "missing or repeating itself",
+        {
+            f"user {user}": again is not None
+            and all(p.purchases > 0 for p in again.products)
+            and len({p.product_id for p in again.products}) == len(again.products)
+            for user, again in lists.items()
+        },
     )
 
 
@@ -237,11 +295,16 @@ def _coverage(listed: int, of: int, min_share: float) -> dg.AssetCheckResult:
 
 
 def _readable(lists: dict[str, list[tuple[Id, float]]]) -> dg.AssetCheckResult:
-    bad = [name for name, products in lists.items() if not _is_ranking(products)]
+    sound = {name: _is_ranking(products) for name, products in lists.items()}
+    return _all_sound("missing or not a ranking", sound)
+
+
+def _all_sound(otherwise: str, sound: dict[str, bool]) -> dg.AssetCheckResult:
+    bad = [name for name, is_sound in sound.items() if not is_sound]
     return dg.AssetCheckResult(
-        passed=bool(lists) and not bad,
-        description=f"missing or not a ranking: {', '.join(bad)}" if bad else None,
-        metadata={"lists_read": len(lists)},
+        passed=bool(sound) and not bad,
+        description=f"{otherwise}: {', '.join(bad)}" if bad else None,
+        metadata={"lists_read": len(sound)},
     )
 
 

@@ -1,6 +1,7 @@
 """Every check on good and on bad data; the blocking ones in runs that they end."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -33,7 +34,7 @@ def shop(graph: Graph) -> Graph:
     result = graph.run(config={"als_model": {"iterations": 2}})
     assert result.success
     assert failed_checks(result) == {}
-    assert len(result.get_asset_check_evaluations()) == 19
+    assert len(result.get_asset_check_evaluations()) == 22
     return graph
 
 
@@ -255,3 +256,53 @@ def test_lines_that_do_not_count_are_told_and_stop_nothing(shop: Graph):
     assert result.success
     told = failed_checks(result)["lines_sound"]
     assert told == "these do not count: 1 lines of no order, 1 lines without product"
+
+
+def test_rows_of_the_shops_rules_that_are_none_are_told_and_stop_nothing(shop: Graph):
+    check = checks.recommendation_rules_sound
+    assert result_of(check, shop).passed
+    execute(
+        shop,
+        "INSERT INTO recommendation_rules (scope, product_id, action, weight) VALUES"
+        " ('everywhere', '10', 'pin', NULL), ('top_buys', '10', 'boost', -1),"
+        " ('nowhere', '10', 'block', NULL)",
+    )
+    result = shop.run("user_top_buys")
+    assert result.success
+    told = failed_checks(result)["recommendation_rules_sound"].split("; ")
+    assert [re.sub(r"row \d+ ", "row N ", row) for row in told] == [
+        "recommendation_rules row N is skipped: a boost has a weight above 0, from 1e-06 to"
+        " 1000000, not -1.0",
+        "recommendation_rules row N is skipped: unknown scope 'nowhere' (there are everywhere,"
+        " top_buys, bought_together, buy_again, and bought_together:<product id> for one product's"
+        " list)",
+    ]
+    execute(
+        shop,
+        "INSERT INTO recommendation_rules (scope, product_id, action)"
+        " SELECT 'top_buys', '10', 'burn' FROM generate_series(1, 1200)",
+    )
+    assert str(result_of(check, shop).description).endswith("; and 1,192 more")
+    execute(shop, "DELETE FROM recommendation_rules WHERE id > 1")
+    assert result_of(check, shop).passed
+
+
+def test_what_is_published_beside_a_users_list_is_read_back(shop: Graph):
+    explained, again = checks.user_explanations_readable, checks.user_buy_again_readable
+    with shop.redis() as client:
+        for check, key, products in (
+            (explained, "user:2:top_buys_because", "because"),
+            (again, "user:2:buy_again", "products"),
+        ):
+            assert result_of(check, shop).passed
+            text = str(client.get(key))
+            value = json.loads(text)
+            first = value[products][0]
+            client.set(key, json.dumps({**value, products: [first, first]}))
+            missed = result_of(check, shop)
+            assert not missed.passed
+            assert str(missed.description).endswith(": user 2")
+            client.delete(key)
+            assert not result_of(check, shop).passed
+            client.set(key, text)
+            assert result_of(check, shop).passed

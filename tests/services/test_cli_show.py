@@ -148,8 +148,8 @@ def test_buy_again_tells_how_often_when_last_and_when_next(show: Show, lists: Pu
     assert "Buy Again of user 7" in printed
     assert rows_of(printed) == [
         ["1", "2", "Milk", "0.500", "7", "2017-11-20", "2017-11-27"],
-        ["2", "3", "Bread [500 g]", "0.333", "1", "2017-11-20", "-"],
-        ["3", "4", "Eggs", "0.250", "1,200", "2017-11-20", "2017-11-20"],
+        ["2", "4", "Eggs", "0.250", "1,200", "2017-11-20", "2017-11-20"],
+        ["3", "3", "Bread [500 g]", "0.333", "1", "2017-11-20", "-"],
     ]
     assert show("buy-again", 8) == "Nothing is known that user 8 buys again\n"
 
