@@ -13,12 +13,12 @@ from recsys_assets import tables
 from recsys_assets.database import arrow_reader, connect
 from recsys_assets.ingest.interactions import Refresh, refresh_interactions
 from recsys_assets.ingest.watermark import required_watermark
-from recsys_assets.learn.als import AlsParameters, fit_als
+from recsys_assets.learn.als import AlsParameters
 from recsys_assets.learn.artifacts import Header, load_artifact, save_artifact, to_arrays
 from recsys_assets.learn.blending import Blend
-from recsys_assets.learn.matrix import interactions_from_arrow
-from recsys_assets.learn.recipe import Recipe
-from recsys_assets.publish.changed_users import marked_users
+from recsys_assets.learn.matrix import histories_from_arrow
+from recsys_assets.learn.recipe import Recipe, train
+from recsys_assets.publish.changed_users import Lengths, marked_users
 from recsys_assets.publish.list_making import FAMILIES, ListMaker, ListMakers
 from recsys_assets.publish.personal import (
     FAMILY,
@@ -43,7 +43,7 @@ from serving.contract import (
     id_of_key,
 )
 
-LENGTH, EXPLAINED = 20, 5
+LENGTHS = Lengths(top_buys=20, explained=5, buy_again=10)
 MODEL = "als_model"
 
 
@@ -75,7 +75,7 @@ class Publishing:
             rebuild=rebuild,
         )
 
-    def train(self, *, keep: int = 3, own_weight: float = 2.0, **parameters: Any) -> str:
+    def train(self, *, keep: int = 3, discovery: float = 0.8, **parameters: Any) -> str:
         """Fit a model to the interactions, and make it the current one; returns its version."""
         session = self.session
         watermark = required_watermark(session.connection, session.shop)
@@ -83,8 +83,8 @@ class Publishing:
         chosen = AlsParameters(
             **({"factors": 8, "iterations": 2, "regularization": 0.1} | parameters)
         )
-        model = fit_als(interactions_from_arrow(weights), chosen)
-        recipe = Recipe(chosen, Blend(own_weight), session.half_life)
+        recipe = Recipe(chosen, Blend(discovery), session.half_life)
+        model = train(histories_from_arrow(weights), watermark, recipe)
         header = Header(MODEL, datetime.now(UTC), watermark, recipe.to_parameters())
         save_artifact(self.folder, header, to_arrays(model), keep=keep)
         return header.version
@@ -93,9 +93,9 @@ class Publishing:
     def makers(self) -> ListMakers:
         return ListMakers(partial(load_artifact, self.folder, MODEL))
 
-    def maker(self, length: int = LENGTH, explained: int = EXPLAINED) -> ListMaker:
+    def maker(self, **lengths: int) -> ListMaker:
         """What makes lists of the current model."""
-        return self.makers.of_current_model(length=length, explained=explained)
+        return self.makers.of_current_model(replace(LENGTHS, **lengths))
 
     def everybody(self, maker: ListMaker | None = None, **options: Any) -> PublishedUsers:
         """Publish the lists of all users, by the current model."""
@@ -105,14 +105,13 @@ class Publishing:
         """Publish the lists of the marked users."""
         return publish_changed(self.session, self.client, self.makers.of)
 
-    def users(self, *, only_changed: bool, length: int = LENGTH) -> PublishedUsers:
+    def users(self, *, only_changed: bool) -> PublishedUsers:
         """What the asset does."""
         return publish_users(
             self.session,
             self.client,
             self.makers,
-            length=length,
-            explained=EXPLAINED,
+            lengths=LENGTHS,
             only_changed=only_changed,
         )
 

@@ -14,7 +14,7 @@ import pytest
 from recsys_assets.database import connect
 from recsys_assets.ingest.interactions import Progress, Refresh, refresh_interactions
 from recsys_assets.ingest.watermark import orders_watermark
-from recsys_assets.publish.changed_users import Plan, read_plan, save_plan
+from recsys_assets.publish.changed_users import Lengths, Plan, read_plan, save_plan
 from recsys_assets.tables import create_tables
 from tests.refreshes import (
     HALF_LIFE,
@@ -198,7 +198,7 @@ def test_lists_are_published_anew_after_it(connection: psycopg.Connection) -> No
     create_shop(connection, ORDERS)
     refresh(connection)
     shop = inspect(connection)
-    plan = Plan("v1", 10, 5, complete=True)
+    plan = Plan("v1", Lengths(), complete=True)
     save_plan(connection, shop, plan, day(1))
     refresh(connection)
     assert read_plan(connection, shop) == plan

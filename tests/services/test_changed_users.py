@@ -15,6 +15,7 @@ from psycopg import sql
 from recsys_assets import tables
 from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import (
+    Lengths,
     Plan,
     is_under_way,
     marked_users,
@@ -28,7 +29,7 @@ from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import changed_users_table, create_tables, forget_publication, mark_users
 from tests.shops import create_shop, day, id_of
 
-PLAN = Plan("20250301T030000.000000Z", length=20, explained=10)
+PLAN = Plan("20250301T030000.000000Z", lengths=Lengths(top_buys=20, explained=10))
 IDS = ["bigint", "text", "uuid"]
 USERS = st.sets(st.integers(1, 8))
 
@@ -86,7 +87,7 @@ def test_the_plan_is_the_one_saved_last(connection: psycopg.Connection, shop: Sh
     assert read_plan(connection, shop) is None
     save_plan(connection, shop, PLAN, None)
     assert read_plan(connection, shop) == PLAN
-    complete = replace(PLAN, length=100, complete=True)
+    complete = replace(PLAN, lengths=Lengths(top_buys=100), complete=True)
     save_plan(connection, shop, complete, day(3))
     assert read_plan(connection, shop) == complete
     forget_publication(connection, shop)

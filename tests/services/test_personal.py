@@ -18,7 +18,7 @@ from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import Plan, read_plan
 from recsys_assets.publish.changed_users import publishing as a_turn_of
 from recsys_assets.publish.personal import FAMILY
-from tests.publications import EXPLAINED, LENGTH, Publishing, publishing
+from tests.publications import LENGTHS, Publishing, publishing
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
 
@@ -146,6 +146,28 @@ def test_a_change_that_comes_while_the_list_is_made_is_published_next(
     contents = shop.contents()
     shop.everybody()
     assert shop.contents() == contents
+
+
+@pytest.mark.parametrize("id_type", ["bigint", "text", "uuid"])
+def test_the_keys_of_a_user_come_and_go_together(
+    shop: Publishing, come: Callable[..., None], id_type: str
+) -> None:
+    def users() -> set[str]:
+        """The users that have a key, in every family the same."""
+        first, *others = shop.users_by_family().values()
+        assert others == [first] * len(others)
+        return first
+
+    shop.everybody()
+    assert users() == texts(id_type, 1, 2, 3, 4, 5, 6)
+    come(order(3, status="cancelled", updated_at=day(8)), order(7))
+    shop.refresh()
+    shop.changed()
+    assert users() == texts(id_type, 1, 2, 4, 5, 6, 7)
+    come(order(4, status="cancelled", updated_at=day(9)), order(8))
+    shop.refresh()
+    shop.everybody()
+    assert users() == texts(id_type, 1, 2, 5, 6, 7, 8)
 
 
 # --- All users
@@ -345,8 +367,8 @@ def test_all_lists_are_made_again_after_a_rebuild_in_the_middle(
 def test_changed_lists_are_of_the_model_of_all(
     shop: Publishing, come: Callable[..., None], id_type: str
 ) -> None:
-    first = shop.train(own_weight=0.5)
-    shop.everybody(shop.maker(length=3, explained=2))
+    first = shop.train(discovery=0.5)
+    shop.everybody(shop.maker(top_buys=3, explained=2))
     second = shop.train(seed=8)
     come(order(7))
     shop.refresh()
@@ -355,7 +377,7 @@ def test_changed_lists_are_of_the_model_of_all(
     assert len(shop.lists()[newcomer].products) == 3
     assert shop.explained()[newcomer] == [p.product_id for p in shop.lists()[newcomer].products][:2]
     contents = shop.contents()
-    shop.everybody(shop.makers.of(Plan(first, length=3, explained=2)))
+    shop.everybody(shop.makers.of(Plan(first, replace(LENGTHS, top_buys=3, explained=2))))
     assert shop.contents() == contents
     assert shop.users(only_changed=False).model_version == second
     assert len(shop.lists()[newcomer].products) == 9  # all that there are
@@ -379,10 +401,10 @@ def test_all_lists_are_made_anew_when_their_model_is_not_kept(
 
 def test_what_makes_lists_is_kept_as_long_as_the_plan_is(shop: Publishing) -> None:
     makers = shop.makers
-    current = makers.of_current_model(length=LENGTH, explained=EXPLAINED)
+    current = makers.of_current_model(LENGTHS)
     assert makers.of(replace(current.plan, complete=True)) is current
-    assert makers.of(replace(current.plan, length=5)).plan.length == 5
-    assert makers.of(replace(current.plan, explained=5)).plan.explained == 5
+    for shorter in (replace(LENGTHS, top_buys=1), replace(LENGTHS, buy_again=1)):
+        assert makers.of(replace(current.plan, lengths=shorter)).plan.lengths == shorter
     shop.train(seed=8)
-    other = makers.of_current_model(length=5, explained=EXPLAINED)
+    other = makers.of_current_model(LENGTHS)
     assert other.plan.model_version > current.plan.model_version

@@ -155,7 +155,7 @@ def test_without_room_nothing_is_written(small_sample_database_url: str, tmp_pat
         with pytest.raises(
             NoRoomError, match=r"of 200 users fit, or lists of \d+ products"
         ) as told:
-            shop.everybody(shop.maker(length=1000))
+            shop.everybody(shop.maker(top_buys=1000))
         assert not told.value.room.fits
         assert shop.values() == before
         assert read_plan(shop.session.connection, shop.session.shop) == plan
