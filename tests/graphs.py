@@ -108,10 +108,11 @@ class Graph:
     def published(self) -> dict[str, Any]:
         """Every key in Redis with its value: text, fields, or members, of a sorted set in order."""
         with self.redis() as client:
-            return {key: _value(client, key) for key in client.scan_iter()}
+            return {key: value_of(client, key) for key in client.scan_iter()}
 
 
-def _value(client: redis.Redis, key: str) -> Any:
+def value_of(client: redis.Redis, key: str) -> Any:
+    """The value of a key: text, a hash, a set, or members and scores, best first."""
     match client.type(key):
         case "string":
             return client.get(key)

@@ -70,5 +70,5 @@ def system(
         create_shop(url, FILL)
         more = {"RECSYS_DATABASE_URL": url, "RECSYS_REDIS_URL": own_redis.url}
         with Home(tmp_path_factory.mktemp("faults"), more).in_use() as home:
-            home.recsys("materialize")
+            home.recsys("materialize", "--force")
             yield System(home, own_postgres, own_redis)

@@ -19,6 +19,7 @@ import psycopg
 
 from tests.commands import SECONDS, Started, eventually
 from tests.faults.system import System, is_alive
+from tests.graphs import PERSONAL
 
 MISSES_BYTES = 4096  # of a file that a disk has no room for
 
@@ -47,7 +48,7 @@ class Ended:
 def run(system: System, *assets: str, through: tuple[str, ...] = ()) -> Ended:
     """Materialize the assets to whatever end, through a program that restricts it."""
     home = replace(system.home, through=through)
-    with home.started("materialize", *assets) as command:
+    with home.started("materialize", *assets, "--force") as command:
         return ended(command)
 
 
@@ -112,7 +113,9 @@ def redis_is_killed_mid_publication(system: System) -> Ended:
     """``kill -9`` as soon as the first user's list is another."""
     with (
         system.store() as client,
-        system.home.started("materialize", "als_model", "user_top_buys") as command,
+        system.home.started(
+            "materialize", "als_model", "top_buys_backtest", "user_top_buys", "--force"
+        ) as command,
     ):
         pid, before = client.info("server")["process_id"], client.get("user:1:top_buys")
         while client.get("user:1:top_buys") == before:

@@ -21,6 +21,7 @@ from psycopg import sql
 from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
 from tests.commands import BIN, ROOT, SECONDS, Home, Started
+from tests.graphs import value_of
 
 # Read here, for the tests themselves run without any setting of the shell.
 FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
@@ -123,14 +124,9 @@ class System:
             assert run.process.wait(SECONDS) == 0, run.printed()
 
     def lists(self) -> dict[str, Any]:
-        """Every key of Redis with its value: text, or (member, score) in order."""
+        """Every key of Redis with its value: text, a hash, a set, or members and scores."""
         with self.store() as client:
-            return {
-                key: client.get(key)
-                if client.type(key) == "string"
-                else client.zrange(key, 0, -1, withscores=True)
-                for key in client.scan_iter(count=10_000)
-            }
+            return {key: value_of(client, key) for key in client.scan_iter(count=10_000)}
 
     def last_run(self) -> "Run":
         """The run that was begun last."""

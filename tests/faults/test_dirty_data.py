@@ -115,7 +115,7 @@ def test_dirty_orders_are_counted_or_told_and_survived(shop: System, dirt: str, 
     with shop.database() as connection:
         for statement in DIRT[dirt]:
             connection.execute(statement)
-    shop.home.recsys("materialize")
+    shop.home.recsys("materialize", "--force")
     everything_is_published(shop)
     baskets = shop.metadata("basket_rules")
     assert baskets["baskets_too_large"] == (1 if CROWDS in DIRT[dirt] else 0)

@@ -25,13 +25,15 @@ ASSETS = [
     "user_product_interactions",
     "user_top_buys",
     "als_model",
+    "top_buys_backtest",
     "bought_together",
     "basket_rules",
+    "bought_together_backtest",
     "global_top_buys",
 ]
 ANYWHERE = "anywhere"
 FOLLOWING_STEP = "follow_orders"
-# Of every eight kills six are within an asset each, two at any moment of the run.
+# Of every ten kills eight are within an asset each, two at any moment of the run.
 TARGETS = [*ASSETS, ANYWHERE, ANYWHERE] if FULL else ASSETS
 SECONDS_OF_STEPS = """
 SELECT step_key, extract(epoch FROM max(timestamp) - min(timestamp))::float8
@@ -74,7 +76,7 @@ def test_a_killed_run_tears_nothing_and_the_next_one_makes_it_good(
     kills[where] += 1
     nothing_is_torn(system)
     if (number + 1) % KILLS_IN_A_ROW == 0:
-        system.home.recsys("materialize")
+        system.home.recsys("materialize", "--force")
         everything_is_published(system)
 
 
@@ -112,7 +114,7 @@ def killed_following(system: System, delay: float, *, settled: bool) -> str:
 def killed_run(system: System, target: str, delay: float) -> str | None:
     """Kill a run ``delay`` seconds after the target began; where it was, None if it had ended."""
     before = system.last_run()
-    with system.home.started("materialize") as run:
+    with system.home.started("materialize", "--force") as run:
         if target != ANYWHERE:
             eventually(lambda: reached(system, target, before) or has_ended(run), target)
         with suppress(TimeoutExpired):

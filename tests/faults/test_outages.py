@@ -84,5 +84,5 @@ def test_what_was_served_stays(fault: Fault):
 def test_the_next_run_makes_it_good(fault: Fault):
     if not FULL and fault.name != LAST_IN_SHORT:
         pytest.skip("in the short form one run makes good what all faults have left")
-    fault.system.home.recsys("materialize")
+    fault.system.home.recsys("materialize", "--force")
     everything_is_published(fault.system)

@@ -43,7 +43,7 @@ def shop(
         system = System(Home(tmp_path_factory.mktemp("restarts"), more), own_postgres, own_redis)
         with system.store() as client:
             client.flushdb()
-        system.home.recsys("materialize")
+        system.home.recsys("materialize", "--force")
         yield system
 
 
@@ -106,7 +106,7 @@ def kill_everything(system: System) -> None:
 def kill_a_materialization(system: System) -> None:
     """A run that was begun on the command line."""
     system.change_orders()
-    with system.home.started("materialize") as command, held_mid_refresh(system):
+    with system.home.started("materialize", "--force") as command, held_mid_refresh(system):
         wait_until_held(system)
         kill(command)
 
