@@ -214,7 +214,7 @@ def backtest_bought_together(
     period = held_out_period(session, past.last_order(session.shop), held_out)
     scores: list[Scored] = []
     if period:
-        since = period[1] - sizes.window if sizes.window else None
+        since = period[0] - sizes.window if sizes.window else None
         before = _baskets(session, sizes, since, period[0])
         measured_by = bought_together.hold_out(
             _baskets(session, sizes, *period),
