@@ -63,13 +63,14 @@ def demo(
     orders while it stays up. A second run reuses what is there.
     """
     from recsys_assets.console import print_examples
-    from recsys_assets.demo import ALL_LOADED, is_published, load_demo
+    from recsys_assets.demo import ALL_LOADED, is_published, load_demo, print_outcomes
     from recsys_assets.running import stay_up
 
     with open_session() as session:
         sample = load_demo(console, session, households)
         if not is_published(session):
             _materialize()
+            print_outcomes(console, session)
         print_examples(console, session)
         if leave:
             return
@@ -136,6 +137,28 @@ def evaluate(config: RunConfig = None) -> None:
             _materialize(("user_product_interactions", *evaluated), run_config)
         finally:
             _print_backtests(console, session.settings.data_dir)
+
+
+@app.command()
+def tune(
+    minutes: Annotated[
+        float, typer.Option(min=0, help="For Top Buys; Bought Together takes about one more.")
+    ] = 10.0,
+    held_out_days: Annotated[
+        int, typer.Option(min=1, help="Days to choose by, and as many after them to report.")
+    ] = 28,
+    seed: Annotated[int, typer.Option(help="Of the trials that are drawn.")] = 7,
+) -> None:
+    """Search for the settings that suit this shop, and write them where the graph reads them.
+
+    Tries recipes of Top Buys and shrinkages of Bought Together on past orders, reports the best on
+    later ones, and writes it to data/tuned.toml.
+    """
+    from recsys_assets.tuning import tune_shop
+
+    with open_session(redis=False) as session:
+        _materialize(("user_product_interactions",))
+        tune_shop(console, session, minutes=minutes, held_out_days=held_out_days, seed=seed)
 
 
 @app.command()

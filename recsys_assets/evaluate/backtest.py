@@ -159,7 +159,7 @@ def _scores(
         rankers[INCUMBENT] = (theirs, _ranker(theirs, incumbent, progress))
     for scope in top_buys.SCOPES:
         for name, (read, ranker) in rankers.items():
-            lists = top_buys.ranked_lists(read, _in_scope(ranker, scope))
+            lists = top_buys.ranked_lists(read, in_scope(ranker, scope))
             yield top_buys.score(split, name, scope, lists, seed=seed)
             if incumbent == candidate:
                 yield top_buys.score(split, INCUMBENT, scope, lists, seed=seed)
@@ -176,7 +176,7 @@ def _ranker(split: Split, recipe: Recipe, progress: Progress) -> Ranker:
     return Ranker(model, recipe.blend, split.cutoff)
 
 
-def _in_scope(ranker: Ranker, scope: str) -> Ranker:
+def in_scope(ranker: Ranker, scope: str) -> Ranker:
     """The same, in the scope NEW without what users have bought."""
     if scope != NEW:
         return ranker
@@ -215,9 +215,9 @@ def backtest_bought_together(
     scores: list[Scored] = []
     if period:
         since = period[0] - sizes.window if sizes.window else None
-        before = _baskets(session, sizes, since, period[0])
+        before = read_baskets(session, sizes, since, period[0])
         measured_by = bought_together.hold_out(
-            _baskets(session, sizes, *period),
+            read_baskets(session, sizes, *period),
             before,
             min_orders=min_product_orders,
             max_baskets=max_baskets,
@@ -258,9 +258,10 @@ def rules_of_bought_together(tolerance: float) -> list[Rule]:
     ]
 
 
-def _baskets(
+def read_baskets(
     session: ShopSession, sizes: BasketSizes, since: datetime | None, until: datetime
 ) -> Baskets:
+    """The baskets of orders from ``since`` on and before ``until``."""
     lines = session.read(session.shop.basket_lines(since, until))
     return baskets_from_lines(
         lines["order_id"],

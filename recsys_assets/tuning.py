@@ -1,0 +1,225 @@
+"""`recsys tune`: the search for settings on the shop's own orders, watched, and what comes of it."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from recsys_assets.console import status_table
+from recsys_assets.evaluate import tune
+from recsys_assets.evaluate.backtest import BASKET_METRIC, METRIC, BasketSizes
+from recsys_assets.evaluate.tune import Comparison, Periods, Trial
+from recsys_assets.learn.assets import (
+    ALS_MODEL,
+    BASKET_RULES,
+    AlsConfig,
+    MiningConfig,
+    mining_of,
+    recipe_of,
+)
+from recsys_assets.learn.mining import Mining
+from recsys_assets.learn.recipe import Recipe
+from recsys_assets.resources import ShopDatabase
+from recsys_assets.session import Session
+from recsys_assets.settings import ShopSettings
+from recsys_assets.shop_session import ShopSession
+from recsys_assets.tuned import read_tuned, write_tuned
+
+MAX_USERS, MAX_BASKETS, MIN_PRODUCT_ORDERS = 2_000, 5_000, 5
+SHOWN = 5
+
+
+class TooFewError(RuntimeError):
+    """The shop has too few orders to choose anything by."""
+
+
+def tune_shop(
+    console: Console, session: Session, *, minutes: float, held_out_days: int, seed: int
+) -> Path | None:
+    """Search for settings, show what they reach, and write them where the graph reads them.
+
+    Returns the file; None where nothing is better than what is in use, and nothing is written.
+    Raises :class:`TooFewError`.
+    """
+    settings = session.settings
+    shop = ShopDatabase(
+        url=settings.database_url or "",
+        **settings.model_dump(include=set(ShopSettings.model_fields)),
+    )
+    tuned = read_tuned(settings.data_dir)
+    search = _Search(console, minutes * 60, seed)
+    with shop.session() as opened:
+        periods = tune.periods_of(opened, timedelta(days=held_out_days))
+        if periods is None:
+            raise TooFewError("there are no purchases to tune by: recsys materialize")
+        console.print(
+            f"Chosen by what was bought from {periods.validation:%Y-%m-%d} to"
+            f" {periods.test:%Y-%m-%d}, reported on what was bought from then to"
+            f" {periods.until:%Y-%m-%d}",
+            highlight=False,
+        )
+        recipe = search.top_buys(
+            opened, recipe_of(AlsConfig(), shop, tuned.get(ALS_MODEL, {})), periods
+        )
+        mining = search.bought_together(
+            opened,
+            mining_of(MiningConfig(), tuned.get(BASKET_RULES, {})),
+            BasketSizes(
+                settings.min_basket_products, settings.max_basket_products, settings.basket_window
+            ),
+            periods,
+        )
+    if not search.found_better:
+        console.print("\nNothing is better than the settings in use: nothing is written")
+        return None
+    path = write_tuned(
+        settings.data_dir,
+        recipe.half_life / timedelta(days=1),
+        {
+            ALS_MODEL: asdict(recipe.als) | _of_asset(recipe),
+            BASKET_RULES: {
+                "shrinkage": mining.shrinkage,
+                "antecedent_shrinkage": mining.antecedent_shrinkage,
+            },
+        },
+        f"Written by recsys tune at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, seed {seed}.\n"
+        + "\n".join(search.remarks),
+    )
+    console.print(f"\nWritten to {path}. Restart what runs, then: recsys materialize")
+    return path
+
+
+def _of_asset(recipe: Recipe) -> dict[str, Any]:
+    """The parameters of the blend that are the asset's own; the others are the shop's settings."""
+    blend = asdict(recipe.blend)
+    del blend["repeats"]
+    return blend
+
+
+class _Search:
+    """Both searches, with a bar each, and tables of what they found."""
+
+    def __init__(self, console: Console, seconds: float, seed: int) -> None:
+        self._console, self._seconds, self._seed = console, seconds, seed
+        self.found_better = False
+        self.remarks: list[str] = []
+
+    def top_buys(self, shop: ShopSession, in_use: Recipe, periods: Periods) -> Recipe:
+        """The best recipe found within the time."""
+        trials = self._watched(
+            "Top Buys",
+            tune.search_top_buys(
+                shop,
+                in_use,
+                periods,
+                seconds=self._seconds,
+                max_users=MAX_USERS,
+                seed=self._seed,
+            ),
+            total=None,
+        )
+        chosen: Recipe = tune.best(trials).chosen
+        self._show("Top Buys", METRIC, trials)
+        self._report(
+            "Top Buys",
+            METRIC,
+            chosen != in_use,
+            tune.compare_top_buys(
+                shop, chosen, in_use, periods, max_users=MAX_USERS, seed=self._seed
+            ),
+        )
+        return chosen
+
+    def bought_together(
+        self, shop: ShopSession, in_use: Mining, sizes: BasketSizes, periods: Periods
+    ) -> Mining:
+        """The best shrinkage."""
+        options: dict[str, Any] = {
+            "max_baskets": MAX_BASKETS,
+            "min_product_orders": MIN_PRODUCT_ORDERS,
+            "seed": self._seed,
+        }
+        trials = self._watched(
+            "Bought Together",
+            tune.search_bought_together(shop, in_use, sizes, periods, **options),
+            total=1
+            + len(tune.OF_MINING["shrinkage"]) * len(tune.OF_MINING["antecedent_shrinkage"]),
+        )
+        chosen: Mining = tune.best(trials).chosen
+        self._show("Bought Together", BASKET_METRIC, trials)
+        self._report(
+            "Bought Together",
+            BASKET_METRIC,
+            chosen != in_use,
+            tune.compare_bought_together(shop, chosen, in_use, sizes, periods, **options),
+        )
+        return chosen
+
+    def _watched(self, what: str, trials: Iterable[Trial], total: int | None) -> list[Trial]:
+        """All trials, with a bar that moves with their number, or with the time there is."""
+        done: list[Trial] = []
+        started = time.monotonic()
+        bar = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        with bar:
+            task = bar.add_task(what, total=total or self._seconds, detail="")
+            for trial in trials:
+                done.append(trial)
+                bar.update(
+                    task,
+                    completed=len(done) if total else time.monotonic() - started,
+                    detail=f"{len(done)} trials, best {tune.best(done).objective:.4f}",
+                )
+        return done
+
+    def _show(self, what: str, metric: str, trials: Sequence[Trial]) -> None:
+        """A table of the best trials, and of the settings in use."""
+        ranked = sorted(trials, key=lambda trial: -trial.objective)[:SHOWN]
+        shown = ranked if trials[0] in ranked else [*ranked, trials[0]]
+        parameters = [_parameters(trial.chosen) for trial in shown]
+        names = [name for name in parameters[0] if len({str(p[name]) for p in parameters}) > 1]
+        rows = [
+            (
+                "in use" if trial is trials[0] else str(place),
+                *(f"{value:.4f}" for value in trial.scores.values()),
+                *(f"{chosen[name]:g}" for name in names),
+            )
+            for place, (trial, chosen) in enumerate(zip(shown, parameters, strict=True), start=1)
+        ]
+        scopes = [f"{metric}, {scope}" for scope in trials[0].scores]
+        title = f"{what}: the best of {len(trials)} trials on the validation days"
+        self._console.print(status_table(title, ("", *scopes, *names), rows))
+
+    def _report(self, what: str, metric: str, is_other: bool, compared: Comparison) -> None:
+        """What the chosen settings reach on the test days, beside those in use."""
+        self.found_better |= is_other
+        rows = []
+        for scope, difference in compared.difference.items():
+            chosen, in_use = compared.chosen[scope], compared.in_use[scope]
+            told = f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+            rows.append((scope, f"{chosen:.4f}", f"{in_use:.4f}", told))
+            self.remarks.append(
+                f"{what}, {metric} of {scope} on the test days: {chosen:.4f}, before {in_use:.4f},"
+                f" difference {told}."
+            )
+        title = f"{what}: {metric} on the test days, which nothing was chosen by"
+        columns = ("scope", "chosen", "in use", "difference, 95 % interval")
+        self._console.print(status_table(title, columns, rows))
+
+
+def _parameters(chosen: Any) -> dict[str, Any]:
+    """The numbers that were searched, by name."""
+    if isinstance(chosen, Recipe):
+        numbers = chosen.to_parameters()
+        return {name: value for name, value in numbers.items() if not isinstance(value, str)}
+    return {name: getattr(chosen, name) for name in tune.OF_MINING}
