@@ -11,6 +11,7 @@ from itertools import islice
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recsys_assets.backtests import BACKTESTS, evaluated_last, outcome
 from recsys_assets.catalogue import product_names
 from recsys_assets.console import bar_for_each, bars
 from recsys_assets.ingest.watermark import orders_watermark
@@ -60,6 +61,14 @@ def is_published(session: Session) -> bool:
         published = all(read_publication(client, family) for family in Family)
     made = all(artifact_path(session.settings.data_dir, name).exists() for name in ARTIFACTS)
     return processed and published and made
+
+
+def print_outcomes(console: Console, session: Session) -> None:
+    """Print in a line for each model what its backtest has found; see `recsys evaluate` for all."""
+    for name, backtest in BACKTESTS.items():
+        header = evaluated_last(session.settings.data_dir, name)
+        if header:
+            console.print(f"{backtest}: {name} is {outcome(header)}", highlight=False)
 
 
 def let_orders_come_in(

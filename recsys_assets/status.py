@@ -1,6 +1,6 @@
 """The state of the system as tables: how far orders are processed, and what each asset holds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -20,6 +20,18 @@ from recsys_assets.tables import count_interactions, count_marked_users, tables_
 from serving.contract import Family
 
 ARTIFACTS = ("als_model", "basket_rules")
+BESIDE: Mapping[Family, Mapping[Family, str]] = {
+    Family.USER_TOP_BUYS: {
+        Family.USER_TOP_BUYS_BECAUSE: "explained",
+        Family.USER_BUY_AGAIN: "buy again",
+    },
+    Family.GLOBAL_TOP_BUYS: {},
+    Family.BOUGHT_TOGETHER: {
+        Family.BOUGHT_TOGETHER_EVIDENCE: "with evidence",
+        Family.BOUGHT_TOGETHER_ALSO: "for pairs",
+    },
+}
+"""The families that assets are named after, and what is published beside each, by what to say."""
 
 
 def status_tables(
@@ -35,7 +47,7 @@ def status_tables(
         "user_product_interactions": _interactions(connection, shop),
         **{name: _artifact(settings, name) for name in ARTIFACTS},
         **{BACKTESTS[name]: _backtest(settings, name) for name in ARTIFACTS},
-        **{family.value: _family(client, family) for family in Family},
+        **{family.value: _lists(client, family) for family in BESIDE},
     }
     rows = []
     for name, policy in freshness_policies(settings).items():
@@ -97,12 +109,17 @@ def _backtest(settings: Settings, name: str) -> tuple[str, datetime | None]:
     return (f"{header.version} {outcome(header)}", None) if header else ("nothing evaluated", None)
 
 
-def _family(client: Client, family: Family) -> tuple[str, datetime | None]:
+def _lists(client: Client, family: Family) -> tuple[str, datetime | None]:
+    """What was published of an asset's lists, and in the next line what stands beside them."""
     record = read_publication(client, family)
     if record is None:
         return "nothing published", None
-    keys = f"{record.keys:,} key{'s' if record.keys != 1 else ''}"
-    return f"{keys} of {record.model_version}", record.orders_through
+    keys = f"{record.keys:,} key{'s' if record.keys != 1 else ''} of {record.model_version}"
+    published = {what: read_publication(client, other) for other, what in BESIDE[family].items()}
+    beside = ", ".join(
+        f"{other.keys:,} {what}" for what, other in published.items() if other and other.keys
+    )
+    return f"{keys}\n{beside}".strip(), record.orders_through
 
 
 def _freshness(made: datetime | None, policy: dg.FreshnessPolicy) -> str:
