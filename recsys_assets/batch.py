@@ -238,7 +238,7 @@ def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
 def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
     """What failed in a run and why, one line each, and where to read on."""
     for check in result.get_asset_check_evaluations():
-        if not check.passed and check.blocking:
+        if not check.passed and check.blocking and check.severity is dg.AssetCheckSeverity.ERROR:
             yield f"{check.asset_key.to_user_string()}: check {check.check_name} failed:" + (
                 f" {check.description}"
                 if check.description

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -427,3 +427,13 @@ def test_a_model_of_a_small_shop_is_used_by_force(graph: Graph) -> None:
     header, _ = load_artifact(graph.folder, "als_model")
     assert (header.evaluation["verdict"], header.evaluation["forced"]) == ("unproven", True)
     assert json.loads(graph.published()["user:1:top_buys"])["source"] == "personal"
+
+
+def test_a_small_shop_is_no_reason_for_a_failure(graph: Graph) -> None:
+    with graph.database() as connection:
+        create_shop(connection, [Order(n, n % 7, [n % 3, 10], day(n)) for n in range(1, 60)])
+    assert graph.run("user_product_interactions").success
+    away = replace(graph, redis_url="redis://localhost:1/0")
+    with pytest.raises(MaterializationError, match=r"(?s)^user_top_buys: .*Redis") as told:
+        by_command(away, *PERSONAL, force=False)
+    assert "beats_popularity" not in str(told.value)
