@@ -1,5 +1,6 @@
-"""`recsys tune`: the search for settings on the shop's own orders, watched, and what comes of it."""
+"""`recsys tune`: the search for settings on the shop's own orders, watched, and its outcome."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -64,11 +65,11 @@ def tune_shop(
             highlight=False,
         )
         recipe = search.top_buys(
-            opened, recipe_of(AlsConfig(), shop, tuned.get(ALS_MODEL, {})), periods
+            opened, recipe_of(AlsConfig.model_validate({}), shop, tuned.get(ALS_MODEL, {})), periods
         )
         mining = search.bought_together(
             opened,
-            mining_of(MiningConfig(), tuned.get(BASKET_RULES, {})),
+            mining_of(MiningConfig.model_validate({}), tuned.get(BASKET_RULES, {})),
             BasketSizes(
                 settings.min_basket_products, settings.max_basket_products, settings.basket_window
             ),
@@ -147,8 +148,7 @@ class _Search:
         trials = self._watched(
             "Bought Together",
             tune.search_bought_together(shop, in_use, sizes, periods, **options),
-            total=1
-            + len(tune.OF_MINING["shrinkage"]) * len(tune.OF_MINING["antecedent_shrinkage"]),
+            total=math.prod(map(len, tune.OF_MINING.values())),
         )
         chosen: Mining = tune.best(trials).chosen
         self._show("Bought Together", BASKET_METRIC, trials)
@@ -184,21 +184,23 @@ class _Search:
 
     def _show(self, what: str, metric: str, trials: Sequence[Trial]) -> None:
         """A table of the best trials, and of the settings in use."""
+        in_use = _parameters(trials[0].chosen)
         ranked = sorted(trials, key=lambda trial: -trial.objective)[:SHOWN]
-        shown = ranked if trials[0] in ranked else [*ranked, trials[0]]
-        parameters = [_parameters(trial.chosen) for trial in shown]
-        names = [name for name in parameters[0] if len({str(p[name]) for p in parameters}) > 1]
         rows = [
             (
                 "in use" if trial is trials[0] else str(place),
                 *(f"{value:.4f}" for value in trial.scores.values()),
-                *(f"{chosen[name]:g}" for name in names),
+                ", ".join(
+                    f"{name} {value:g}"
+                    for name, value in _parameters(trial.chosen).items()
+                    if value != in_use[name]
+                ),
             )
-            for place, (trial, chosen) in enumerate(zip(shown, parameters, strict=True), start=1)
+            for place, trial in enumerate(dict.fromkeys([*ranked, trials[0]]), start=1)
         ]
-        scopes = [f"{metric}, {scope}" for scope in trials[0].scores]
-        title = f"{what}: the best of {len(trials)} trials on the validation days"
-        self._console.print(status_table(title, ("", *scopes, *names), rows))
+        title = f"{what}: the best of {len(trials)} trials on the validation days, {metric}"
+        columns = ("", *trials[0].scores, "other than in use")
+        self._console.print(status_table(title, columns, rows))
 
     def _report(self, what: str, metric: str, is_other: bool, compared: Comparison) -> None:
         """What the chosen settings reach on the test days, beside those in use."""

@@ -5,6 +5,7 @@ the validation. Trials begin with the settings in use, then draw others from fix
 of ALS is expensive and a blend is cheap, so that several blends are tried with each model.
 """
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -51,11 +52,12 @@ OF_MINING: dict[str, Sequence[Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """A recipe, or a way of mining, and what it reached on the validation days.
 
-    ``scores`` is by scope; ``objective`` is their sum.
+    ``scores`` is by scope; ``objective`` is their geometric mean, so that a gain of one per cent is
+    worth the same in each.
     """
 
     chosen: Any
@@ -64,7 +66,7 @@ class Trial:
     @property
     def objective(self) -> float:
         """What the search maximises."""
-        return sum(self.scores.values())
+        return math.prod(self.scores.values()) ** (1 / max(1, len(self.scores)))
 
 
 @dataclass(frozen=True)
