@@ -19,7 +19,6 @@ import psycopg
 
 from tests.commands import SECONDS, Started, eventually
 from tests.faults.system import System, is_alive
-from tests.graphs import PERSONAL
 
 MISSES_BYTES = 4096  # of a file that a disk has no room for
 

@@ -28,7 +28,7 @@ def status(graph: Graph) -> str:
 
 
 def row(text: str, asset: str) -> str:
-    (line,) = (line for line in text.splitlines() if line.strip().startswith(asset))
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{asset} "))
     return line
 
 
