@@ -207,8 +207,8 @@ def test_the_command(tmp_path: Path, database_url: str, redis_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         create_shop(connection, [Order(n, n % 3, [n % 2, 2], day(n)) for n in range(1, 20)])
     home = Home(tmp_path, {"RECSYS_DATABASE_URL": database_url, "RECSYS_REDIS_URL": redis_url})
-    home.recsys("materialize")
-    home.recsys("materialize", "als_model", "user_top_buys")
+    home.recsys("materialize", "--force")
+    home.recsys("materialize", *PERSONAL, "--force")
     newest, oldest = versions(home.data, "als_model")
 
     printed = home.recsys("rollback", "als_model")
