@@ -24,7 +24,7 @@ def project_root() -> Path:
 
 
 class SettingsError(ValueError):
-    """A setting is out of its bounds; the text names its environment variable."""
+    """A setting is out of its bounds; the text names its environment variable, or its file."""
 
 
 class ShopSettings(BaseModel):
@@ -189,14 +189,10 @@ class Settings(ShopSettings, BaseSettings):
 
 def load_settings() -> Settings:
     """The settings of the environment, then those tuned; :class:`SettingsError` for a bad value."""
-    from recsys_assets.tuned import HALF_LIFE, read_tuned
+    from recsys_assets.tuned import HALF_LIFE, misfit, read_tuned
 
     try:
         settings = Settings()
-        tuned = read_tuned(settings.data_dir)
-        if HALF_LIFE in tuned and HALF_LIFE not in settings.model_fields_set:
-            return Settings(half_life_days=tuned[HALF_LIFE])
-        return settings
     except ValidationError as error:
         raise SettingsError(
             "; ".join(
@@ -204,3 +200,10 @@ def load_settings() -> Settings:
                 for problem in error.errors()
             )
         ) from error
+    tuned = read_tuned(settings.data_dir)
+    if HALF_LIFE not in tuned or HALF_LIFE in settings.model_fields_set:
+        return settings
+    try:
+        return Settings(half_life_days=tuned[HALF_LIFE])
+    except ValidationError as error:
+        raise misfit(HALF_LIFE, error.errors()[0]["msg"]) from error

@@ -15,7 +15,7 @@ from recsys_assets.database import ShopError
 from recsys_assets.ingest.assets import order_items, orders, user_product_interactions
 from recsys_assets.progress import Progress
 from recsys_assets.resources import ArtifactStore, ShopDatabase
-from recsys_assets.settings import SettingsError
+from recsys_assets.tuned import misfit
 
 if TYPE_CHECKING:
     from recsys_assets.learn.als import AlsModel
@@ -97,7 +97,7 @@ def als_model(
     from recsys_assets.learn.recipe import train
 
     started = time.monotonic()
-    recipe = _recipe(config, shop, artifacts.tuned(ALS_MODEL))
+    recipe = recipe_of(config, shop, artifacts.tuned(ALS_MODEL))
     watermark = shop.watermark()
     weights = shop.read(lambda s: tables.weights(s, watermark, shop.half_life))
     histories = histories_from_arrow(weights)
@@ -139,7 +139,7 @@ def als_model(
     )
 
 
-def _recipe(config: AlsConfig, shop: ShopDatabase, tuned: Mapping[str, Any]) -> "Recipe":
+def recipe_of(config: AlsConfig, shop: ShopDatabase, tuned: Mapping[str, Any]) -> "Recipe":
     """All that is chosen to make lists, as it then stands in the artifact."""
     from recsys_assets.learn.als import AlsParameters
     from recsys_assets.learn.blending import Blend
@@ -151,12 +151,21 @@ def _recipe(config: AlsConfig, shop: ShopDatabase, tuned: Mapping[str, Any]) -> 
 
 
 def _chosen(config: dg.Config, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given in a config, and tuned beside it; SettingsError where that does not fit."""
+    """What was given in a config, and tuned beside it; SettingsError where that does not fit.
+
+    Tuned can be what is chosen where nothing is given: the fields that are None by default.
+    """
+    kind = type(config)
+    tunable = [name for name, field in kind.model_fields.items() if field.default is None]
+    for name in tuned:
+        if name not in tunable:
+            raise misfit(name, f"not one of {', '.join(tunable)}")
     given = config.model_dump(exclude_none=True)
     try:
-        return type(config)(**{**tuned, **given}).model_dump(exclude_none=True)
+        return kind(**{**tuned, **given}).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise SettingsError(f"tuned.toml does not fit: {error}: mend it or delete it") from error
+        (name, *_), problem = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        raise misfit(str(name), problem) from error
 
 
 def _nearest(model: "AlsModel", shop: ShopDatabase) -> str:
@@ -208,13 +217,16 @@ class MiningConfig(dg.Config):
     )
 
 
-def _mining(config: MiningConfig, tuned: Mapping[str, Any]) -> "Mining":
-    """What makes rules, as it then stands in the artifact."""
+def mining_of(config: MiningConfig, tuned: Mapping[str, Any]) -> "Mining":
+    """What makes rules, as it then stands in the artifact; a minimum given goes before both."""
     from recsys_assets.learn.mining import Mining
 
+    minimums = {"min_orders", "min_support"}
+    if minimums & config.model_dump(exclude_none=True).keys():
+        tuned = {name: value for name, value in tuned.items() if name not in minimums}
     chosen = _chosen(config, tuned) | {"engine": config.engine.value}
     del chosen["max_consequents"]
-    unless_given: dict[str, Any] = {"min_orders": None} if config.min_support else {}
+    unless_given: dict[str, Any] = {"min_orders": None} if "min_support" in chosen else {}
     return Mining(**(unless_given | chosen))
 
 
@@ -257,7 +269,7 @@ def basket_rules(
         f" than {shop.max_basket_products}"
     )
     read = time.monotonic()
-    mining = _mining(config, artifacts.tuned(BASKET_RULES))
+    mining = mining_of(config, artifacts.tuned(BASKET_RULES))
     itemsets, rules = mine(baskets, mining)
     mined = time.monotonic()
     if not len(rules.orders):
