@@ -29,6 +29,13 @@ demo: .venv/local.stamp  ## Real orders to recommendations: load, materialize, s
 serve: .venv/local.stamp  ## Serve the API from what is published.
 	@$(BIN)/recsys serve
 
+.PHONY: evaluate
+evaluate: export RECSYS_STATE_DIR := .recsys/evaluate
+evaluate: export RECSYS_DATA_DIR := .recsys/evaluate/data
+evaluate: .venv/local.stamp  ## Backtest both models on the sample shop, beside all baselines.
+	@$(BIN)/recsys load-sample
+	@$(BIN)/recsys evaluate
+
 .PHONY: test
 test: .venv/dev.stamp  ## Run all tests, against servers that they start and end.
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -21,11 +21,13 @@ EXISTING: Any = {"exists": True, "dir_okay": False, "readable": True}
 @commands.command()
 def init() -> None:
     """Check the shop's tables and create ours beside them; say which indexes the shop lacks."""
+    from recsys_assets.catalogue import refresh_unavailable
     from recsys_assets.shop import missing_indexes
-    from recsys_assets.tables import create_tables
 
     with open_session(redis=False) as session, session.shop() as (connection, shop):
-        create_tables(connection, shop)
+        connection.commit()
+        connection.autocommit = True
+        refresh_unavailable(connection, shop)
         windowed = session.settings.basket_window is not None
         hints = missing_indexes(connection, shop, baskets_windowed=windowed)
     console.print(

@@ -130,6 +130,8 @@ def top_buys_metadata(published: "PublishedUsers") -> dict[str, "int | str | dg.
         "users_left_out": published.left_out,
         "keys_removed": published.removed,
         "model_version": published.model_version,
+        "source": published.source,
+        "rules_skipped": len(published.skipped),
     }
     if published.orders_through:
         metadata["orders_through"] = dg.MetadataValue.timestamp(published.orders_through)

@@ -45,6 +45,7 @@ from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_room import Room, room_for
 from recsys_assets.publish.redis_writer import Edition, finish, publish_some, write
 from recsys_assets.publish.selection import Assortment, current_assortment, read_assortment
+from recsys_assets.publish.unavailable import publish_unavailable
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, Id, Source, is_id
 
@@ -207,6 +208,7 @@ def publish_everybody(
                     removed = [finish(client, f, known, ids, keys).removed for f in FAMILIES]
                     complete_plan(connection, shop, maker.plan, latest)
                 take_marks(connection, shop, marks)
+        publish_unavailable(session, client, assortment.rules)
     version = maker.plan.model_version
     left_out = len(ids) - keys
     return PublishedUsers(
