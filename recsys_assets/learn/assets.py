@@ -164,8 +164,8 @@ def _chosen(config: dg.Config, tuned: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return kind(**{**tuned, **given}).model_dump(exclude_none=True)
     except ValidationError as error:
-        (name, *_), problem = error.errors()[0]["loc"], error.errors()[0]["msg"]
-        raise misfit(str(name), problem) from error
+        problem = error.errors()[0]
+        raise misfit(str(problem["loc"][0]), problem["msg"]) from error
 
 
 def _nearest(model: "AlsModel", shop: ShopDatabase) -> str:

@@ -30,7 +30,8 @@ from recsys_assets.tuned import FILE, HALF_LIFE, TABLES, read_tuned, write_tuned
 
 ALS = AlsConfig.model_validate({})
 MINING = MiningConfig.model_validate({})
-SHOP = ShopDatabase(url="", half_life_days=30, repeat_purchases="exclude")
+OF_SHOP: dict[str, Any] = {"half_life_days": 30, "repeat_purchases": "exclude"}
+SHOP = ShopDatabase(url="", **OF_SHOP)
 DAYS = timedelta(days=30)
 NUMBERS = st.integers(0, 1000) | st.floats(0, allow_nan=False, allow_infinity=False)
 
