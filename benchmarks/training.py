@@ -11,6 +11,7 @@ interactions; then, in every round, one after the other:
   blended with their own purchases, beside the batch `recommend` of implicit for the same users and
   length, with `recalculate_user`, which computes the same factors from the same matrix (but
   blends nothing);
+- top_buys_backtest: the asset, which trains once or twice more, on the past, and measures;
 - folding in: what both sides of the row before spend on these factors;
 - user_top_buys: the whole asset, from reading the rows to the last key in Redis;
 - loading the pickle back from the file.
@@ -43,17 +44,15 @@ from recsys_assets import tables
 from recsys_assets.database import connect, read_arrow
 from recsys_assets.definitions import build_definitions
 from recsys_assets.ingest.watermark import orders_watermark
-from recsys_assets.learn.als import AlsModel, AlsParameters, fold_in
-from recsys_assets.learn.artifacts import from_arrays, load_artifact
-from recsys_assets.learn.blending import blended_top_n
-from recsys_assets.learn.matrix import interactions_from_arrow
+from recsys_assets.learn.als import AlsParameters, fold_in
+from recsys_assets.learn.artifacts import load_artifact
+from recsys_assets.learn.matrix import histories_from_arrow
 from recsys_assets.local.sample_shop import load_sample
 from recsys_assets.local.services import export_urls, running_services
-from recsys_assets.publish.assets import UserTopBuysConfig
+from recsys_assets.publish.changed_users import Lengths
+from recsys_assets.publish.list_making import list_maker
 from recsys_assets.settings import Settings
 from recsys_assets.shop import inspect_shop
-
-CONFIG = UserTopBuysConfig()
 
 
 @contextmanager
@@ -100,36 +99,30 @@ def measure(settings: Settings, rounds: int) -> dict[str, list[float]]:
     for _ in range(rounds):
         with timed(taken["read"]):
             rows = read_arrow(url, query)
-        interactions = interactions_from_arrow(rows)
+        histories = histories_from_arrow(rows)
         with threadpool_limits(1, "blas"):
             bare = bare_implicit(parameters)
             with timed(taken["bare implicit: fit"]):
-                bare.fit(interactions.matrix, show_progress=False)
+                bare.fit(histories.weights, show_progress=False)
         taken["als_model"].append(materialize("als_model")["seconds"].value)
+        taken["top_buys_backtest"].append(materialize("top_buys_backtest")["seconds"].value)
 
         with timed(taken["loading the pickle"]):
-            _, arrays = load_artifact(settings.data_dir, "als_model")
-        model = from_arrays(AlsModel, arrays)
-        users = np.arange(len(interactions.user_ids))
+            header, arrays = load_artifact(settings.data_dir, "als_model")
+        maker = list_maker((header, arrays), Lengths())
+        users = np.arange(len(histories.user_ids))
         with threadpool_limits(1, "blas"), timed(taken["bare implicit: recommend"]):
             bare.recommend(
                 users,
-                interactions.matrix,
-                N=CONFIG.length,
+                histories.weights,
+                N=Lengths().top_buys,
                 filter_already_liked_items=False,
                 recalculate_user=True,
             )
         with timed(taken["folding in"]):
-            fold_in(model, interactions.matrix)
+            fold_in(maker.model, histories.weights)
         with timed(taken["blended lists"]):
-            for _lists in blended_top_n(
-                fold_in(model, interactions.matrix),
-                model.product_factors,
-                interactions.matrix,
-                model.popularity,
-                own_weight=CONFIG.own_weight,
-                n=CONFIG.length,
-            ):
+            for _lists in maker.ranker.lists(histories, n=Lengths().top_buys):
                 pass
         taken["user_top_buys"].append(materialize("user_top_buys")["seconds"].value)
     return taken
@@ -152,6 +145,7 @@ def main() -> None:
     table = Table("ours", "s", "peer", "s", "ratio", box=box.MARKDOWN)
     for ours, peer in (
         ("als_model", "bare implicit: read + fit"),
+        ("top_buys_backtest", None),
         ("blended lists", "bare implicit: recommend"),
         ("folding in", None),
         ("user_top_buys", None),
