@@ -218,6 +218,7 @@ def test_status_tells_what_there_is(shop: Home):
     for asset in ASSETS:
         assert re.search(rf"{asset} .* ago, fresh", printed), asset
     assert re.search(r"user_top_buys .* 60 keys", printed)
+    assert "60 explained, 60 buy again" in printed
     assert re.search(r"global_top_buys .* 1 key ", printed)
     assert re.search(r"als_model .* MB, 1 kept", printed)
 

@@ -16,7 +16,7 @@ import pytest
 from recsys_assets.local.postgres import PostgresServer
 from tests.commands import ROOT, Home, Started, eventually, free_ports
 
-DEMO = ("demo", "--households", 60)
+DEMO = ("demo", "--households", 60)  # too few to prove a model of users by
 HELD_BACK_FROM = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
 
 
@@ -47,9 +47,11 @@ def test_make_demo_shows_recommendations_and_ends(home: Home):
     printed = done.stdout
     assert done.returncode == 0, printed
     assert "8 assets in" in printed
+    for outcome in ("top_buys_backtest: als_model is", "bought_together_backtest: basket_rules is"):
+        assert re.search(rf"^{outcome} \w+ by \d+ measured", printed, re.M)
     tables = re.findall(r"^(Top Buys of .*|Bought together with .*)$", printed, re.M)
     assert [title.split(" ")[0] for title in tables] == ["Top"] * 2 + ["Bought"] * 3
-    assert tables[0].startswith("Top Buys of user 1 (personal)")
+    assert tables[0].startswith("Top Buys of user 1 (own purchases)")
     assert tables[1].startswith("Top Buys of guests (global)")
     rows = re.findall(r"^ +\d+ +\d+ {2,}(\S.*?) {2,}[\d,.]+ *$", printed, re.M)
     assert len(rows) >= 20 + 3  # all of them have names
@@ -62,7 +64,8 @@ def test_make_demo_shows_recommendations_and_ends(home: Home):
 def test_a_second_demo_reuses_what_is_there(home: Home):
     printed = home.recsys(*DEMO, "--exit")
     assert "materialized" not in printed
-    assert "Top Buys of user 1 (personal)" in printed
+    assert "measured" not in printed
+    assert "Top Buys of user 1 (own purchases)" in printed
     assert runs(home) == 1
     assert home.servers() == set()
 
@@ -167,4 +170,4 @@ def test_a_run_that_is_ended_ends_at_once_and_spoils_nothing(
         assert "8 assets in" not in command.printed()
         assert "Traceback" not in command.printed()
     assert home.processes() | home.servers() == set()
-    assert "Top Buys of user 1 (personal)" in home.recsys("show", "user", 1)
+    assert "Top Buys of user 1 (own purchases)" in home.recsys("show", "user", 1)
