@@ -156,6 +156,15 @@ def keys_of_users(*user_ids: Id) -> set[str]:
     return {list_key(family, user_id) for family in FAMILIES for user_id in user_ids}
 
 
+def checks(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
+    """The checks of an asset that a run made, by name."""
+    return {
+        check.check_name: check
+        for check in result.get_asset_check_evaluations()
+        if check.asset_key == dg.AssetKey(asset)
+    }
+
+
 def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """Names of the checks that did not pass, with what they said.
 

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -21,7 +21,6 @@ from rich.console import Console
 from recsys_assets.batch import Batch, MaterializationError, materialize
 from recsys_assets.learn.artifacts import (
     Header,
-    candidate_path,
     load_artifact,
     load_candidate,
     versions,
@@ -38,13 +37,13 @@ from tests.graphs import (
     PERSONAL,
     TOGETHER,
     Graph,
+    checks,
     contents,
     failed_checks,
     materialized,
     metadata,
     products,
 )
-from tests.shops import Order, create_shop, day
 
 HOUSEHOLDS = 500
 GOOD = {"als_model": {"factors": 32, "iterations": 5}}
@@ -127,15 +126,6 @@ def by_command(shop: Graph, *assets: str, force: bool) -> Batch:
     """What `recsys materialize` does."""
     console = Console(file=io.StringIO())
     return materialize(shop.definitions, shop.instance, console, assets=assets, force=force)
-
-
-def checks(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of an asset that a run made, by name."""
-    return {
-        check.check_name: check
-        for check in result.get_asset_check_evaluations()
-        if check.asset_key == dg.AssetKey(asset)
-    }
 
 
 def figures(against: str) -> str:
@@ -400,55 +390,3 @@ def test_a_forced_model_can_be_rolled_back(
     assert back.current.version == good.current.version
     assert back.files["als_model.pkl"] == good.files["als_model.pkl"]
     assert contents(back.of_users()) == contents(followed.of_users())
-
-
-# --- What is too small to tell ------------------------------------------------------------------
-
-
-def test_a_shop_too_small_lists_what_users_have_bought(graph: Graph) -> None:
-    with graph.database() as connection:
-        create_shop(
-            connection,
-            [Order(n, n % 7, [n % 3, 3 + n % 2, 10], day(n)) for n in range(1, 60)]
-            + [Order(60, None, [77], day(60))],
-        )
-    result = graph.run(force=False)
-    assert result.success
-    for asset in ("top_buys_backtest", "bought_together_backtest"):
-        for check in checks(result, asset).values():
-            assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
-            assert re.fullmatch(r"\d+ measured, 100 are needed to tell", check.description)
-    for name in ("als_model", "basket_rules"):
-        header, _ = load_artifact(graph.folder, name)
-        assert (header.evaluation["verdict"], header.evaluation["forced"]) == ("unproven", False)
-        assert not candidate_path(graph.folder, name).exists()
-    lists = {
-        key: value
-        for key, value in graph.published().items()
-        if re.fullmatch("user:.*:top_buys", key)
-    }
-    assert len(lists) == 7
-    assert {json.loads(value)["source"] for value in lists.values()} == {"own_purchases"}
-    # User 1 has bought 10 each time; what they have not bought comes after it, by popularity.
-    ranked = [product for product, _ in products(lists["user:1:top_buys"])]
-    assert ranked[0] == 10
-    assert graph.published()["product:10:bought_together"]
-
-
-def test_a_model_of_a_small_shop_is_used_by_force(graph: Graph) -> None:
-    with graph.database() as connection:
-        create_shop(connection, [Order(n, n % 7, [n % 3, 10], day(n)) for n in range(1, 60)])
-    assert graph.run("user_product_interactions", *PERSONAL, force=True).success
-    header, _ = load_artifact(graph.folder, "als_model")
-    assert (header.evaluation["verdict"], header.evaluation["forced"]) == ("unproven", True)
-    assert json.loads(graph.published()["user:1:top_buys"])["source"] == "personal"
-
-
-def test_a_small_shop_is_no_reason_for_a_failure(graph: Graph) -> None:
-    with graph.database() as connection:
-        create_shop(connection, [Order(n, n % 7, [n % 3, 10], day(n)) for n in range(1, 60)])
-    assert graph.run("user_product_interactions").success
-    away = replace(graph, redis_url="redis://localhost:1/0")
-    with pytest.raises(MaterializationError, match=r"(?s)^user_top_buys: .*Redis") as told:
-        by_command(away, *PERSONAL, force=False)
-    assert "beats_popularity" not in str(told.value)
