@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from recsys_assets.console import status_table
 from recsys_assets.evaluate import tune
 from recsys_assets.evaluate.backtest import BASKET_METRIC, METRIC, BasketSizes
-from recsys_assets.evaluate.tune import Comparison, Periods, Trial
+from recsys_assets.evaluate.tune import Comparison, Periods, TooFewError, Trial
 from recsys_assets.learn.assets import (
     ALS_MODEL,
     BASKET_RULES,
@@ -35,10 +35,6 @@ MAX_USERS, MAX_BASKETS, MIN_PRODUCT_ORDERS = 2_000, 5_000, 5
 SHOWN = 5
 
 
-class TooFewError(RuntimeError):
-    """The shop has too few orders to choose anything by."""
-
-
 def tune_shop(
     console: Console, session: Session, *, minutes: float, held_out_days: int, seed: int
 ) -> Path | None:
@@ -57,7 +53,7 @@ def tune_shop(
     with shop.session() as opened:
         periods = tune.periods_of(opened, timedelta(days=held_out_days))
         if periods is None:
-            raise TooFewError("there are no purchases to tune by: recsys materialize")
+            raise TooFewError("there are no purchases to tune by")
         console.print(
             f"Chosen by what was bought from {periods.validation:%Y-%m-%d} to"
             f" {periods.test:%Y-%m-%d}, reported on what was bought from then to"
@@ -75,6 +71,8 @@ def tune_shop(
             ),
             periods,
         )
+    if search.left == 2:
+        raise TooFewError("there are too few orders to tune by: try other --held-out-days")
     if not search.found_better:
         console.print("\nNothing is better than the settings in use: nothing is written")
         return None
@@ -84,6 +82,7 @@ def tune_shop(
         {
             ALS_MODEL: asdict(recipe.als) | _of_asset(recipe),
             BASKET_RULES: {
+                **tuned.get(BASKET_RULES, {}),
                 "shrinkage": mining.shrinkage,
                 "antecedent_shrinkage": mining.antecedent_shrinkage,
             },
@@ -108,10 +107,11 @@ class _Search:
     def __init__(self, console: Console, seconds: float, seed: int) -> None:
         self._console, self._seconds, self._seed = console, seconds, seed
         self.found_better = False
+        self.left = 0  # as it was, for too few orders
         self.remarks: list[str] = []
 
     def top_buys(self, shop: ShopSession, in_use: Recipe, periods: Periods) -> Recipe:
-        """The best recipe found within the time."""
+        """The best recipe found within the time; that in use where orders are too few to tell."""
         trials = self._watched(
             "Top Buys",
             tune.search_top_buys(
@@ -124,6 +124,8 @@ class _Search:
             ),
             total=None,
         )
+        if not trials:
+            return in_use
         chosen: Recipe = tune.best(trials).chosen
         self._show("Top Buys", METRIC, trials)
         self._report(
@@ -139,7 +141,7 @@ class _Search:
     def bought_together(
         self, shop: ShopSession, in_use: Mining, sizes: BasketSizes, periods: Periods
     ) -> Mining:
-        """The best shrinkage."""
+        """The best shrinkage; that in use where orders are too few to tell."""
         options: dict[str, Any] = {
             "max_baskets": MAX_BASKETS,
             "min_product_orders": MIN_PRODUCT_ORDERS,
@@ -150,6 +152,8 @@ class _Search:
             tune.search_bought_together(shop, in_use, sizes, periods, **options),
             total=math.prod(map(len, tune.OF_MINING.values())),
         )
+        if not trials:
+            return in_use
         chosen: Mining = tune.best(trials).chosen
         self._show("Bought Together", BASKET_METRIC, trials)
         self._report(
@@ -161,7 +165,10 @@ class _Search:
         return chosen
 
     def _watched(self, what: str, trials: Iterable[Trial], total: int | None) -> list[Trial]:
-        """All trials, with a bar that moves with their number, or with the time there is."""
+        """All trials, with a bar that moves with their number, or with the time there is.
+
+        None, with a word why, where there are too few orders for any.
+        """
         done: list[Trial] = []
         started = time.monotonic()
         bar = Progress(
@@ -171,15 +178,19 @@ class _Search:
             TimeElapsedColumn(),
             console=self._console,
         )
-        with bar:
-            task = bar.add_task(what, total=total or self._seconds, detail="")
-            for trial in trials:
-                done.append(trial)
-                bar.update(
-                    task,
-                    completed=len(done) if total else time.monotonic() - started,
-                    detail=f"{len(done)} trials, best {tune.best(done).objective:.4f}",
-                )
+        try:
+            with bar:
+                task = bar.add_task(what, total=total or self._seconds, detail="")
+                for trial in trials:
+                    done.append(trial)
+                    bar.update(
+                        task,
+                        completed=len(done) if total else time.monotonic() - started,
+                        detail=f"{len(done)} trials, best {tune.best(done).objective:.4f}",
+                    )
+        except TooFewError as error:
+            self.left += 1
+            self._console.print(f"{what} is left as it is: {error}", highlight=False)
         return done
 
     def _show(self, what: str, metric: str, trials: Sequence[Trial]) -> None:

@@ -46,10 +46,16 @@ OF_BLENDS: dict[str, Sequence[Any]] = {
     "lapse": (0.0, 0.25, 0.5, 1.0),
 }
 BLENDS_PER_MODEL = 8
+MIN_MEASURED = 30
+"""Users, or baskets, below which chance would choose."""
 OF_MINING: dict[str, Sequence[Any]] = {
     "shrinkage": (1.0, 3.0, 10.0, 30.0),
     "antecedent_shrinkage": (0.0, 0.03, 0.1, 0.3),
 }
+
+
+class TooFewError(RuntimeError):
+    """The shop has too few orders to choose anything by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +114,7 @@ def search_top_buys(
     """Trials until the time is over, that of the recipe in use first; see :func:`best`.
 
     A trial that has begun is finished. The same seed draws the same trials; how many there are
-    depends on the time.
+    depends on the time. Raises :class:`TooFewError`.
     """
     rng, started = random.Random(seed), time.monotonic()
     splits: dict[timedelta, Split] = {}
@@ -118,6 +124,7 @@ def search_top_buys(
             session, recipe, periods.validation, periods.test, max_users, seed
         )
         splits = {recipe.half_life: split}  # memory holds one at a time
+        _require(len(split.rows), "users", periods)
         ranker = Ranker(train(split.histories, split.cutoff, recipe), recipe.blend, split.cutoff)
         yield Trial(recipe, _scores(split, ranker, seed))
         for _ in range(BLENDS_PER_MODEL):
@@ -163,13 +170,17 @@ def search_bought_together(
     min_product_orders: int,
     seed: int,
 ) -> Iterator[Trial]:
-    """A trial of every shrinkage, that in use first, with the rules mined once."""
-    since = periods.test - sizes.window if sizes.window else None
+    """A trial of every shrinkage, that in use first, with the rules mined once.
+
+    Raises :class:`TooFewError`.
+    """
+    since = periods.validation - sizes.window if sizes.window else None
     before = read_baskets(session, sizes, since, periods.validation)
     later = read_baskets(session, sizes, periods.validation, periods.test)
     held_out = bought_together.hold_out(
         later, before, min_orders=min_product_orders, max_baskets=max_baskets, seed=seed
     )
+    _require(len(held_out.hidden), "baskets", periods)
     grid = [
         replace(in_use, shrinkage=k, antecedent_shrinkage=q)
         for k in OF_MINING["shrinkage"]
@@ -194,7 +205,7 @@ def compare_bought_together(
     seed: int,
 ) -> Comparison:
     """Two ways of mining on the test days, which neither was chosen by."""
-    since = periods.until - sizes.window if sizes.window else None
+    since = periods.test - sizes.window if sizes.window else None
     before = read_baskets(session, sizes, since, periods.test)
     later = read_baskets(session, sizes, periods.test, periods.until)
     held_out = bought_together.hold_out(
@@ -213,6 +224,14 @@ def compare_bought_together(
 def best(trials: Sequence[Trial]) -> Trial:
     """The trial with the highest objective, the first among equals: in use, if none is better."""
     return max(trials, key=lambda trial: trial.objective)
+
+
+def _require(measured: int, what: str, periods: Periods) -> None:
+    if measured < MIN_MEASURED:
+        raise TooFewError(
+            f"{measured} {what} from {periods.validation:%Y-%m-%d} to {periods.test:%Y-%m-%d} have"
+            f" a past to be measured by, and {MIN_MEASURED} are wanted"
+        )
 
 
 def _split(
