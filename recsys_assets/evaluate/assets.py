@@ -98,7 +98,16 @@ def top_buys_backtest(
             log=context.log.info,
             progress=Progress(context.log.info, "ALS iterations", candidate.als.iterations),
         )
-    _decide(context, artifacts, header, arrays, backtest, force=config.force)
+    is_current = incumbent is not None and incumbent.version == header.version
+    _decide(
+        context,
+        artifacts,
+        header,
+        arrays,
+        backtest,
+        is_current=is_current,
+        force=config.force,
+    )
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, "recall@10"),
@@ -179,7 +188,16 @@ def bought_together_backtest(
             seed=config.seed,
             log=context.log.info,
         )
-    _decide(context, artifacts, header, arrays, backtest, force=config.force)
+    is_current = incumbent is not None and incumbent.version == header.version
+    _decide(
+        context,
+        artifacts,
+        header,
+        arrays,
+        backtest,
+        is_current=is_current,
+        force=config.force,
+    )
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, BASKET_METRIC),
@@ -215,20 +233,25 @@ def _decide(
     arrays: "Arrays",
     backtest: "Backtest",
     *,
+    is_current: bool,
     force: bool,
 ) -> None:
-    """Make the candidate the current version, or leave it a candidate, with what was measured."""
+    """Make the candidate the current version, or leave it a candidate, with what was measured.
+
+    The current version, evaluated again, stays what it is, and so does the leave it once had.
+    """
     judgement = backtest.judgement
-    refused = bool(judgement.failed_gates)
-    forced = force and not judgement.is_proven
+    had_leave = is_current and header.evaluation.get("forced", False)
+    forced = (force or had_leave) and not judgement.is_proven
     evaluated = replace(header, evaluation=backtest.to_header() | {"forced": forced})
-    if refused and not forced:
+    refused = bool(judgement.failed_gates) and not forced
+    if refused and not is_current:
         artifacts.propose(evaluated, arrays)
-        context.log.error(f"{header.name} {header.version} is refused: {judgement}")
-        return
-    artifacts.accept(evaluated, arrays)
+    else:
+        artifacts.accept(evaluated, arrays)
     how = "accepted by force" if forced else judgement.verdict.value
-    context.log.info(f"{header.name} {header.version} is {how}: {judgement}")
+    tell = context.log.error if refused else context.log.info
+    tell(f"{header.name} {header.version} is {how}: {judgement}")
 
 
 def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ OURS, POPULARITY, LIFT, CONFIDENCE = "Bought Together", "global popularity", "li
 HIT_RATE = {ONE_PRODUCT: "hit rate@5", CART: "hit rate@10"}
 MRR = "MRR@10"
 
+LENGTH = 60  # of published lists
 SHOWN = 10  # places of a list that are looked at
 WELL_SOLD = 20  # orders of a product that should have a list
 ENTRIES_AT_ONCE = 1 << 18  # of lists, in memory at a time
@@ -138,7 +139,7 @@ class Bestsellers:
 
 
 def orderings(
-    rules: BasketRules, *, length: int = 50, min_orders: int = 1
+    rules: BasketRules, *, length: int = LENGTH, min_orders: int = 1
 ) -> Iterator[tuple[str, Lists]]:
     """The lists as they are published, and the baselines, by name.
 
@@ -151,7 +152,7 @@ def orderings(
         yield name, RuleLists(top_consequents(reordered, length, min_orders))
 
 
-def cart_lists(lists: Lists, carts: csr_matrix, most: int, *, length: int = 50) -> Ints:
+def cart_lists(lists: Lists, carts: csr_matrix, most: int, *, length: int = LENGTH) -> Ints:
     """What goes with carts, CSR [B, P]: int64 [B, most], strongest first, -1 where none is left.
 
     The strength of a product is the root of the sum of the squares of its strengths in the lists,
@@ -215,7 +216,7 @@ class Score:
 
 
 def backtest(
-    rules: BasketRules, held_out: HeldOut, *, length: int = 50, min_orders: int = 1, seed: int
+    rules: BasketRules, held_out: HeldOut, *, length: int = LENGTH, min_orders: int = 1, seed: int
 ) -> list[Score]:
     """Measure the lists of past rules as they would be published, and the baselines.
 
@@ -233,7 +234,7 @@ def backtest_one(
     rules: BasketRules,
     held_out: HeldOut,
     *,
-    length: int = 50,
+    length: int = LENGTH,
     min_orders: int = 1,
     seed: int,
 ) -> list[Score]:
@@ -248,7 +249,7 @@ def score(
     held_out: HeldOut,
     product_orders: NDArray[Any],
     *,
-    length: int = 50,
+    length: int = LENGTH,
     seed: int,
 ) -> list[Score]:
     """Measure lists in both scopes; every basket weighs the same, however many products it has.

@@ -6,7 +6,7 @@ failed, or the data are too few to tell.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -91,8 +91,6 @@ class Judgement:
     @property
     def failed_gates(self) -> list[Gate]:
         """The gates that refuse the candidate."""
-        if self.is_too_few:
-            return []
         return [gate for gate in self.gates if gate.verdict is Verdict.REFUSED]
 
     def __str__(self) -> str:
@@ -139,7 +137,10 @@ def judge(
         and len(baseline)
     )
     verdicts = {gate.verdict for gate in gates}
-    if users < min_users or not gates:
+    if users < min_users:
+        gates = tuple(replace(gate, verdict=Verdict.UNPROVEN) for gate in gates)
+        verdict = Verdict.UNPROVEN
+    elif not gates:
         verdict = Verdict.UNPROVEN
     elif Verdict.REFUSED in verdicts:
         verdict = Verdict.REFUSED
