@@ -174,7 +174,7 @@ def an_asset_is_launched_as_the_browser_does(dagster: httpx.Client, graph: Graph
         }
     ]
     with graph.redis() as client:
-        assert len(json.loads(str(client.get("global:top_buys")))["products"]) == 100
+        assert len(json.loads(str(client.get("global:top_buys")))["products"]) == 120
 
 
 def a_new_order_reaches_the_api(graph: Graph, api: httpx.Client) -> None:
