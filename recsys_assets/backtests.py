@@ -19,6 +19,7 @@ BACKTESTS: Mapping[str, str] = {
 }
 """Each artifact and the asset that decides about it."""
 
+WIDTH = 100  # characters that the tables want
 MOST_COLUMNS = 8
 """How many columns a terminal of a hundred characters shows side by side."""
 

@@ -291,6 +291,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _print_backtests(where: Console, folder: Path, *, only_refused: bool = False) -> None:
     from recsys_assets.backtests import (
         BACKTESTS,
+        WIDTH,
         backtest_tables,
         evaluated_last,
         refused_candidate,
@@ -299,7 +300,7 @@ def _print_backtests(where: Console, folder: Path, *, only_refused: bool = False
     for name in BACKTESTS:
         header = (refused_candidate if only_refused else evaluated_last)(folder, name)
         for table in backtest_tables(header) if header else ():
-            where.print(table)
+            where.print(table, width=max(where.width, WIDTH))
 
 
 def _materialize(
