@@ -44,7 +44,13 @@ BLOCKING = {
 }
 INFORMING = {
     "order_items": {"lines_sound"},
-    "user_top_buys": {"users_covered", "user_top_buys_readable"},
+    "user_top_buys": {
+        "users_covered",
+        "user_top_buys_readable",
+        "user_explanations_readable",
+        "user_buy_again_readable",
+        "recommendation_rules_sound",
+    },
     "global_top_buys": {"global_top_buys_readable"},
     "bought_together": {"products_covered", "bought_together_readable"},
 }
