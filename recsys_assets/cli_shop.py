@@ -23,6 +23,7 @@ def init() -> None:
     """Check the shop's tables and create ours beside them; say which indexes the shop lacks."""
     from recsys_assets.catalogue import refresh_unavailable
     from recsys_assets.shop import missing_indexes
+    from recsys_assets.tables import OUR_TABLES
 
     with open_session(redis=False) as session, session.shop() as (connection, shop):
         connection.commit()
@@ -34,7 +35,7 @@ def init() -> None:
         f"The shop: {shop.orders} and {shop.order_items}; ids of orders are {shop.order_id_type},"
         f" of users {shop.user_id_type}, of products {shop.product_id_type}."
     )
-    console.print(f"Ours: {shop.schema}.batch_metadata, {shop.schema}.user_product_interactions.")
+    console.print(f"Ours, in the schema {shop.schema}: {', '.join(OUR_TABLES)}.")
     if hints:
         console.print(
             "\nRefreshes read the shop's tables by these columns; an index makes it cheap:"
