@@ -236,7 +236,6 @@ def bought_together(
             client,
             lists,
             Edition(header.version, datetime.now(UTC), header.orders_through),
-            min_orders=config.min_orders,
             progress=Progress(context.log.info, "products published", len(lists.listed)),
         )
         publish_unavailable(session, client, assortment.rules)

@@ -11,8 +11,10 @@ from recsys_assets.learn.borrowing import borrow
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.learn.rules import BasketRules, TopConsequents, top_consequents
 from recsys_assets.publish.adjusted_pairings import adjust_pairings
+from recsys_assets.publish.adjustments import Adjustments
 from recsys_assets.publish.diversity import CategoryCap
 from recsys_assets.publish.evidence import also_values, evidence_values
+from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_pipe import set_write, write_all
 from recsys_assets.publish.redis_room import Room, room_for
@@ -28,13 +30,17 @@ SAMPLE = 200
 class PairingLists:
     """The lists to publish, of and with products of ``product_ids``.
 
-    ``borrowed`` is bool [P], products whose list is that of their category.
+    ``borrowed`` is bool [P], products whose list is that of their category. ``adjusted`` is what
+    the shop wants, over the products of ``rules``, and ``min_orders`` what a rule rests on, at
+    least: so are rules with two antecedents chosen, which have no list in ``top``.
     """
 
     rules: BasketRules
     top: TopConsequents
     product_ids: Ids
     borrowed: NDArray[np.bool_]
+    adjusted: Adjustments
+    min_orders: int
 
     @property
     def listed(self) -> NDArray[np.int64]:
@@ -63,7 +69,14 @@ def lists_from_rules(
     )
     borrowers = np.zeros(len(product_ids), bool)
     borrowers[: len(borrowed.borrowed)] = borrowed.borrowed
-    return PairingLists(rules, adjusted, product_ids, borrowers & (np.diff(adjusted.indptr) > 0))
+    return PairingLists(
+        rules,
+        adjusted,
+        product_ids,
+        borrowers & (np.diff(adjusted.indptr) > 0),
+        assortment.adjusted(Scope.BOUGHT_TOGETHER, rules.product_ids),
+        min_orders,
+    )
 
 
 def room_for_pairings(client: Client, lists: PairingLists, length: int) -> Room:
@@ -79,8 +92,6 @@ def publish_pairings(
     client: Client,
     lists: PairingLists,
     edition: Edition,
-    *,
-    min_orders: int,
     progress: Progress = lambda _: None,
 ) -> Published:
     """Publish the lists, what is behind them, and rules with two antecedents.
@@ -95,7 +106,7 @@ def publish_pairings(
     )
     evidence = evidence_of(lists, edition.model_version)
     publish(client, Family.BOUGHT_TOGETHER_EVIDENCE, edition, evidence, listed)
-    also = also_values(lists.rules, min_orders=min_orders)
+    also = also_of(lists)
     antecedents = _antecedents_of_two(lists.rules)
     publish(client, Family.BOUGHT_TOGETHER_ALSO, edition, also, antecedents)
     return published
@@ -110,6 +121,11 @@ def evidence_of(lists: PairingLists, model_version: str) -> Iterator[tuple[str, 
         product_ids=lists.product_ids,
         borrowed=lists.borrowed,
     )
+
+
+def also_of(lists: PairingLists) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Redis keys and hashes of what two products lead to together."""
+    return also_values(lists.rules, lists.adjusted, min_orders=lists.min_orders)
 
 
 def pairing_lists(lists: PairingLists) -> Iterator[tuple[str, dict[str, float]]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_assets.learn.matrix import Ids
 from recsys_assets.learn.rules import BasketRules, TopConsequents
+from recsys_assets.publish.adjustments import Adjustments
 from serving import contract
 from serving.contract import Evidence, Family, Id, PairCount, Pairing
 
@@ -73,35 +74,58 @@ def _mined(top: TopConsequents) -> TopConsequents:
 
 
 def also_values(
-    rules: BasketRules, most: int = 10, min_orders: int = 1
+    rules: BasketRules,
+    adjusted: Adjustments | None = None,
+    *,
+    most: int = 10,
+    min_orders: int = 1,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Redis keys and hashes of what two products lead to together: field and value of each pair.
 
     Of every pair of antecedents the ``most`` strongest consequents, by rules that rest on
     ``min_orders`` at least; equal strengths by more orders, then by product index. Rules with a
     product whose id no key can hold are left out. Where only pairs were mined there is no hash.
+
+    Args:
+        rules: mined rules.
+        adjusted: what the shop wants in Bought Together, over the products of ``rules``: excluded
+            consequents are left out, strengths multiplied. Pins are of single products' lists, and
+            in none of a pair. None: nothing.
+        most: consequents of a pair, at most.
+        min_orders: orders that a rule rests on, at least.
     """
     ids = rules.product_ids.tolist()
-    usable = np.fromiter(map(contract.is_id, ids), bool, len(ids))
-    is_pair = (rules.antecedents >= 0).sum(axis=1) == 2
-    rows = np.flatnonzero(is_pair & usable[rules.consequent] & (rules.orders >= min_orders))
-    rows = rows[usable[rules.antecedents[rows, :2]].all(axis=1)]
+    rows = _rules_of_two(rules, ids, adjusted, min_orders)
     if len(rows) == 0:
         return
+    consequent, strength = rules.consequent[rows], rules.strength[rows]
+    if adjusted is not None:
+        strength = strength * adjusted.multiplier[consequent]
     first, second = _in_order_of_text(rules.antecedents[rows, :2], ids).T
-    order = np.lexsort(
-        (rules.consequent[rows], -rules.orders[rows], -rules.strength[rows], second, first)
-    )
+    order = np.lexsort((consequent, -rules.orders[rows], -strength, second, first))
     order = order[_places(first[order], second[order]) < most]
-    rows, first, second = rows[order], first[order], second[order]
+    first, second, consequent = first[order], second[order], consequent[order].tolist()
+    strengths = np.round(strength[order], 6).tolist()
     hashes = np.flatnonzero(np.diff(first, prepend=-1, append=-1))
     for start, end in pairwise(hashes.tolist()):
         pairings: dict[str, list[Pairing]] = {}
-        for row, other in zip(rows[start:end].tolist(), second[start:end].tolist(), strict=True):
-            key, field = contract.also_key_and_field(ids[first[start]], ids[other])
-            strength = round(float(rules.strength[row]), 6)
-            pairings.setdefault(field, []).append(Pairing(ids[rules.consequent[row]], strength))
+        for row in range(start, end):
+            key, field = contract.also_key_and_field(ids[first[row]], ids[second[row]])
+            pairing = Pairing(ids[consequent[row]], strengths[row])
+            pairings.setdefault(field, []).append(pairing)
         yield key, {field: contract.encode_also(their) for field, their in pairings.items()}
+
+
+def _rules_of_two(
+    rules: BasketRules, ids: list[Id], adjusted: Adjustments | None, min_orders: int
+) -> NDArray[np.int64]:
+    """The rows of rules with two antecedents that may be shown."""
+    usable = np.fromiter(map(contract.is_id, ids), bool, len(ids))
+    shown = usable if adjusted is None else usable & ~adjusted.excluded
+    is_of_two = (rules.antecedents >= 0).sum(axis=1) == 2
+    rows = np.flatnonzero(is_of_two & shown[rules.consequent] & (rules.orders >= min_orders))
+    kept: NDArray[np.int64] = rows[usable[rules.antecedents[rows, :2]].all(axis=1)]
+    return kept
 
 
 def _in_order_of_text(pairs: NDArray[np.int32], ids: list[Id]) -> NDArray[np.int32]:

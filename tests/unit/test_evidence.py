@@ -18,9 +18,11 @@ from recsys_assets.learn.rules import (
     rules_from_itemsets,
     top_consequents,
 )
-from recsys_assets.publish.bought_together import pairing_lists
+from recsys_assets.publish.bought_together import lists_from_rules, pairing_lists
 from recsys_assets.publish.evidence import also_values, evidence_values
+from recsys_assets.publish.merchandising import Action, Rule, Scope
 from serving.contract import Pairing, also_key_and_field, decode_also, decode_evidence
+from tests.assortments import assortment
 from tests.breakfasts import BREAKFASTS, JAM, gathered
 
 Orders = Sequence[Sequence[str | int]]
@@ -42,7 +44,7 @@ def evidence(rules: BasketRules, length: int = 50, **options: Any) -> dict[str, 
     return {key: json.loads(value) for key, value in values}
 
 
-def also(rules: BasketRules, **options: int) -> dict[str, dict[str, list[Pairing]]]:
+def also(rules: BasketRules, **options: Any) -> dict[str, dict[str, list[Pairing]]]:
     return {
         key: {field: decode_also(value) for field, value in values.items()}
         for key, values in also_values(rules, **options)
@@ -83,7 +85,7 @@ def test_the_counts_are_those_of_the_orders_and_the_products_those_of_the_list(
     rules = rules_of(orders, min_orders=min_orders)
     top = top_consequents(rules, length)
     found = {key: decode_evidence(value) for key, value in evidence_values(rules, top, "v1")}
-    lists = dict(pairing_lists(rules, top))
+    lists = dict(pairing_lists(lists_from_rules(rules, assortment(), length=length, min_orders=1)))
     assert list(found) == [f"{key}_evidence" for key in lists]
     single = Counter(product for order in orders for product in order)
     both = Counter(pair for order in orders for pair in permutations(order, 2))
@@ -243,6 +245,26 @@ def test_no_pair_with_an_id_that_no_key_can_hold() -> None:
         "product:b:bought_together_also": ["c"],
     }
     assert [p.product_id for p in found["product:a:bought_together_also"]["b"]] == ["c"]
+
+
+def test_what_two_products_lead_to_is_as_the_shop_wants_it() -> None:
+    """Jam is blocked, milk is pinned and counts twice, tea is unavailable; cake is as it was."""
+    others = ["cake", "jam", "milk", "tea"]
+    rules = rules_of([["bread", "butter", other] for other in [*others, "cake", "jam"]], size=3)
+    wanted = assortment(
+        Rule(Scope.EVERYWHERE, None, "jam", Action.BLOCK, 0.0),
+        Rule(Scope.BOUGHT_TOGETHER, None, "milk", Action.BOOST, 3.0),
+        Rule(Scope.BOUGHT_TOGETHER, None, "milk", Action.PIN, 1.0),
+        Rule(Scope.TOP_BUYS, None, "cake", Action.BLOCK, 0.0),
+        unavailable=("tea",),
+    ).adjusted(Scope.BOUGHT_TOGETHER, rules.product_ids)
+    # Cake: 2 / (6 * 2 / 6 + 10), milk: 3 / (6 * 1 / 6 + 10).
+    cake, milk = Pairing("cake", 0.166667), Pairing("milk", 0.272727)
+    found = also(rules, adjusted=wanted)["product:bread:bought_together_also"]
+    assert found["butter"] == [milk, cake]
+    one = also(rules, adjusted=wanted, most=1)["product:bread:bought_together_also"]
+    assert one["butter"] == [milk]
+    assert [p.product_id for p in found["tea"]] == ["butter"]
 
 
 def test_rules_with_one_or_with_three_antecedents_are_of_no_pair() -> None:
