@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_assets.learn.baskets import Baskets, baskets_from_lines
-from recsys_assets.learn.itemsets import Itemsets
+from recsys_assets.learn.itemsets import Itemsets, frequent_itemsets
+from recsys_assets.learn.rules import BasketRules, rules_from_itemsets
 
 # Five orders. Orders per product: bread 4, butter 4, jam 2, milk 2.
 BREAKFASTS = [
@@ -31,6 +32,19 @@ def gathered(orders: Sequence[Sequence[str | int]], **sizes: int) -> Baskets:
     order_ids = np.array([number for number, _ in lines], np.int64)
     product_ids = pa.array([product for _, product in lines], None if lines else pa.int64())
     return baskets_from_lines(order_ids, product_ids, **sizes)[0]
+
+
+def rules_of(
+    orders: Sequence[Sequence[str | int]], *, size: int = 2, min_orders: int = 1, k: float = 10
+) -> BasketRules:
+    """The rules of these orders; by mlxtend where itemsets have more than two products."""
+    itemsets = frequent_itemsets(
+        gathered(orders),
+        min_orders=min_orders,
+        engine="sparse" if size == 2 else "mlxtend",
+        max_itemset_size=size,
+    )
+    return rules_from_itemsets(itemsets, k)
 
 
 def as_dict(itemsets: Itemsets) -> dict[tuple[int, ...], int]:

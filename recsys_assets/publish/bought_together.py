@@ -1,8 +1,9 @@
 """Bought Together: for every product with a rule, the products it is bought with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_pipe import set_write, write_all
 from recsys_assets.publish.redis_room import Room, room_for
-from recsys_assets.publish.redis_writer import Edition, Progress, Published, publish
+from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, publish, write
 from recsys_assets.publish.selection import Assortment
 from serving import contract
 from serving.contract import Family, Pairing
@@ -106,9 +107,7 @@ def publish_pairings(
     )
     evidence = evidence_of(lists, edition.model_version)
     publish(client, Family.BOUGHT_TOGETHER_EVIDENCE, edition, evidence, listed)
-    also = also_of(lists)
-    antecedents = _antecedents_of_two(lists.rules)
-    publish(client, Family.BOUGHT_TOGETHER_ALSO, edition, also, antecedents)
+    _publish_all(client, Family.BOUGHT_TOGETHER_ALSO, edition, also_of(lists), lists.product_ids)
     return published
 
 
@@ -148,8 +147,22 @@ def pairing_lists(lists: PairingLists) -> Iterator[tuple[str, dict[str, float]]]
             yield contract.bought_together_key(ids[product]), contract.encode_pairings(pairings)
 
 
-def _antecedents_of_two(rules: BasketRules) -> Ids:
-    """Ids of the products that are in rules with two antecedents, ascending."""
-    of_two = (rules.antecedents >= 0).sum(axis=1) == 2
-    antecedents: Ids = rules.product_ids[np.unique(rules.antecedents[of_two, :2])]
-    return antecedents
+def _publish_all(
+    client: Client,
+    family: Family,
+    edition: Edition,
+    items: Iterable[tuple[str, Any]],
+    product_ids: Ids,
+    progress: Progress = lambda _: None,
+) -> Published:
+    """Publish a family whose keys are those of ``items``, and no other, of some ``product_ids``."""
+    written: list[str] = []
+
+    def noted() -> Iterator[tuple[str, Any]]:
+        for key, value in items:
+            written.append(contract.id_of_key(family, key))
+            yield key, value
+
+    keys = write(client, family, noted(), progress)
+    kept: Ids = np.sort(np.array(written, product_ids.dtype))
+    return finish(client, family, edition, kept, keys)

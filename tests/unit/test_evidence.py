@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from itertools import combinations, permutations
 from typing import Any
 
@@ -11,32 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.learn.itemsets import frequent_itemsets
-from recsys_assets.learn.rules import (
-    BasketRules,
-    TopConsequents,
-    rules_from_itemsets,
-    top_consequents,
-)
+from recsys_assets.learn.rules import BasketRules, TopConsequents, top_consequents
 from recsys_assets.publish.bought_together import lists_from_rules, pairing_lists
 from recsys_assets.publish.evidence import also_values, evidence_values
 from recsys_assets.publish.merchandising import Action, Rule, Scope
 from serving.contract import Pairing, also_key_and_field, decode_also, decode_evidence
 from tests.assortments import assortment
-from tests.breakfasts import BREAKFASTS, JAM, gathered
-
-Orders = Sequence[Sequence[str | int]]
-
-
-def rules_of(orders: Orders, *, size: int = 2, min_orders: int = 1, k: float = 10) -> BasketRules:
-    """The rules of these orders; by mlxtend where itemsets have more than two products."""
-    itemsets = frequent_itemsets(
-        gathered(orders),
-        min_orders=min_orders,
-        engine="sparse" if size == 2 else "mlxtend",
-        max_itemset_size=size,
-    )
-    return rules_from_itemsets(itemsets, k)
+from tests.breakfasts import BREAKFASTS, JAM, rules_of
 
 
 def evidence(rules: BasketRules, length: int = 50, **options: Any) -> dict[str, Any]:

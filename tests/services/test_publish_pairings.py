@@ -1,0 +1,79 @@
+"""Bought Together in Redis after one publication, and after the next."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys_assets.publish.bought_together import lists_from_rules, publish_pairings
+from recsys_assets.publish.redis_reader import read_bought_together, read_evidence
+from recsys_assets.publish.redis_writer import Client, Edition, connect
+from recsys_assets.publish.selection import Assortment
+from serving.contract import Family, decode_also, family_pattern, id_of_key, list_key
+from tests.assortments import assortment
+from tests.breakfasts import rules_of
+
+NOW = datetime(2025, 3, 1, 3, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Client]:
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+def publish(
+    client: Client,
+    orders: Sequence[Sequence[str | int]],
+    version: str = "v1",
+    *,
+    size: int = 3,
+    min_orders: int = 1,
+    wanted: Assortment | None = None,
+) -> None:
+    """Publish what the rules of these orders give, as the shop wants it."""
+    lists = lists_from_rules(
+        rules_of(orders, size=size), wanted or assortment(), length=50, min_orders=min_orders
+    )
+    publish_pairings(client, lists, Edition(version, NOW, NOW))
+
+
+def published(client: Client, family: Family) -> set[str]:
+    """The products that have a key of the family."""
+    keys = client.scan_iter(match=family_pattern(family))
+    return {id_of_key(family, key.decode()) for key in keys}
+
+
+def also(client: Client, product_id: int) -> dict[bytes, list[int | str]]:
+    fields = client.hgetall(list_key(Family.BOUGHT_TOGETHER_ALSO, product_id))
+    return {name: [p.product_id for p in decode_also(value)] for name, value in fields.items()}
+
+
+def test_what_two_products_no_longer_lead_to_is_removed(client: Client) -> None:
+    publish(client, [[2, 3, 4]])
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == {"2", "3"}
+    # Product 2 is in rules with two antecedents as before, but under 1, the smaller text.
+    publish(client, [[1, 2, 3]], "v2")
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == {"1", "2"}
+    publish(client, [[1, 2, 4]], "v3")
+    assert also(client, 2) == {b"4": [1]}
+    publish(client, [[1, 3], [2, 3], [1, 2]], "v4")
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == set()
+
+
+def test_what_rests_on_too_few_orders_by_now_is_removed(client: Client) -> None:
+    publish(client, [[1, 2, 3]] * 2 + [[4, 5, 6]] * 2, min_orders=2)
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == {"1", "2", "4", "5"}
+    publish(client, [[1, 2, 3]] * 2 + [[4, 5, 6]], "v2", min_orders=2)
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == {"1", "2"}
+
+
+def test_what_the_shop_no_longer_wants_is_removed(client: Client) -> None:
+    publish(client, [[1, 2, 3]])
+    assert also(client, 1) == {b"2": [3], b"3": [2]}
+    publish(client, [[1, 2, 3]], "v2", wanted=assortment(unavailable=(2, 3)))
+    assert published(client, Family.BOUGHT_TOGETHER_ALSO) == {"2"}
+    assert also(client, 2) == {b"3": [1]}
+    assert [p.product_id for p in read_bought_together(client, 2)] == [1]
+    assert published(client, Family.BOUGHT_TOGETHER) == {"2", "3"}
