@@ -240,7 +240,7 @@ def bought_together_answer(
     """The first ``limit`` products of the list read that are not in ``exclude``."""
     record = read.record
     member = read.members.get(product_id, ProductRead([]))
-    measures = _measures(member.evidence)
+    measures = _measures(member.evidence, record)
     return BoughtTogetherAnswer(
         product_id=_shown(product_id, record),
         source="category" if member.borrowed else "product",
@@ -315,7 +315,7 @@ def _contributions(read: BoughtTogetherRead) -> dict[Id, list[Contribution]]:
     """What each product of the lists gets from each member and each two of them."""
     contributions: dict[Id, list[Contribution]] = {}
     for product_id, member in read.members.items():
-        shown, measures = [_shown(product_id, read.record)], _measures(member.evidence)
+        shown, measures = [_shown(product_id, read.record)], _measures(member.evidence, read.record)
         for p in member.pairings:
             contributions.setdefault(p.product_id, []).append(
                 Contribution(
@@ -333,9 +333,12 @@ def _contributions(read: BoughtTogetherRead) -> dict[Id, list[Contribution]]:
     return contributions
 
 
-def _measures(evidence: Evidence | None) -> dict[Id, Measures]:
-    """Support, confidence and lift of each product, from the counts."""
-    if evidence is None:
+def _measures(evidence: Evidence | None, record: Publication | None) -> dict[Id, Measures]:
+    """Support, confidence and lift of each product, from the counts of the record's model.
+
+    Counts of another model are from before or after the list: they are passed over.
+    """
+    if evidence is None or record is None or evidence.model_version != record.model_version:
         return {}
     return {
         pair.product_id: Measures(

@@ -19,7 +19,7 @@ from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_pipe import set_write, write_all
 from recsys_assets.publish.redis_room import Room, room_for
-from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, publish, write
+from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, write
 from recsys_assets.publish.selection import Assortment
 from serving import contract
 from serving.contract import Family, Pairing
@@ -99,15 +99,15 @@ def publish_pairings(
 
     Returns the numbers of lists written and removed.
     """
-    listed: Ids = np.sort(lists.product_ids[lists.listed])  # type: ignore[assignment]
     borrowers = filter(contract.is_id, lists.product_ids[lists.borrowed].tolist())
     write_all(client, [set_write(contract.borrowed_key(), {*map(str, borrowers)})])
-    published = publish(
-        client, Family.BOUGHT_TOGETHER, edition, pairing_lists(lists), listed, progress
+    ids = lists.product_ids
+    published = _publish_all(
+        client, Family.BOUGHT_TOGETHER, edition, pairing_lists(lists), ids, progress
     )
     evidence = evidence_of(lists, edition.model_version)
-    publish(client, Family.BOUGHT_TOGETHER_EVIDENCE, edition, evidence, listed)
-    _publish_all(client, Family.BOUGHT_TOGETHER_ALSO, edition, also_of(lists), lists.product_ids)
+    _publish_all(client, Family.BOUGHT_TOGETHER_EVIDENCE, edition, evidence, ids)
+    _publish_all(client, Family.BOUGHT_TOGETHER_ALSO, edition, also_of(lists), ids)
     return published
 
 

@@ -104,6 +104,16 @@ def test_bought_together_gives_its_evidence(api, published):
     ]
 
 
+def test_evidence_of_another_model_is_none(api, published):
+    published.record(Family.BOUGHT_TOGETHER, model_version="rules-4")
+    published.bought_together(5, 7)
+    published.evidence(5, BOTH, **COUNTS)  # of rules-3: the list is newer
+    body = api.get(f"{BOUGHT_TOGETHER}5/", params=EXPLAIN).json()
+    assert body["products"] == [{"product_id": 7, "strength": 8.0, "evidence": None}]
+    (product,) = api.get(BOUGHT_TOGETHER, params={"product_id": 5} | EXPLAIN).json()["products"]
+    assert product["with"] == [{"product_ids": [5], "strength": 8.0, "evidence": None}]
+
+
 @pytest.mark.parametrize("params", [{}, EXPLAIN])
 def test_a_list_borrowed_from_the_category_is_marked(api, published, params):
     published.record(Family.BOUGHT_TOGETHER, "text")

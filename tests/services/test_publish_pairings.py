@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys_assets.publish.bought_together import lists_from_rules, publish_pairings
+from recsys_assets.publish.merchandising import Action, Rule, Scope
 from recsys_assets.publish.redis_reader import read_bought_together, read_evidence
 from recsys_assets.publish.redis_writer import Client, Edition, connect
 from recsys_assets.publish.selection import Assortment
@@ -77,3 +78,30 @@ def test_what_the_shop_no_longer_wants_is_removed(client: Client) -> None:
     assert also(client, 2) == {b"3": [1]}
     assert [p.product_id for p in read_bought_together(client, 2)] == [1]
     assert published(client, Family.BOUGHT_TOGETHER) == {"2", "3"}
+
+
+def test_evidence_goes_with_the_list_that_it_was_behind(client: Client) -> None:
+    publish(client, [[1, 3], [1, 3], [2, 3], [2, 3]], min_orders=2)
+    assert published(client, Family.BOUGHT_TOGETHER_EVIDENCE) == {"1", "2", "3"}
+    # Of 1 too few orders are left, so it borrows the list of 2; that of 3 is pinned.
+    wanted = assortment(
+        Rule(Scope.BOUGHT_TOGETHER, 3, 4, Action.PIN, 1.0),
+        Rule(Scope.BOUGHT_TOGETHER, 3, 2, Action.BLOCK, 0.0),
+        categories={1: 0, 2: 0},
+    )
+    publish(client, [[1, 3], [2, 3], [2, 3]], "v2", min_orders=2, wanted=wanted)
+    assert published(client, Family.BOUGHT_TOGETHER) == {"1", "2", "3"}
+    assert [p.product_id for p in read_bought_together(client, 1)] == [3]
+    assert [p.product_id for p in read_bought_together(client, 3)] == [4]
+    assert published(client, Family.BOUGHT_TOGETHER_EVIDENCE) == {"2"}
+    evidence = read_evidence(client, 2)
+    assert evidence is not None
+    assert evidence.model_version == "v2"
+
+
+def test_a_list_of_which_no_id_can_stand_in_a_key_is_removed(client: Client) -> None:
+    publish(client, [["a", "b"]])
+    assert published(client, Family.BOUGHT_TOGETHER) == {"a", "b"}
+    publish(client, [["a", "\n"]], "v2")
+    assert published(client, Family.BOUGHT_TOGETHER) == set()
+    assert published(client, Family.BOUGHT_TOGETHER_EVIDENCE) == set()
