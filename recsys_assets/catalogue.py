@@ -163,8 +163,11 @@ def _sources(shop: Shop) -> list[tuple[str, sql.Composed]]:
         )
         sources.append(("RECSYS_PRODUCTS_AVAILABLE_COLUMN", query))
     if shop.unavailable_query:
-        query = sql.SQL("SELECT product_id::text::{} FROM ({}\n) AS given (product_id)").format(
-            sql.SQL(shop.product_id_type), sql.SQL(shop.unavailable_query.strip().rstrip(";"))
+        # The first column has a name that no other of the shop's query has.
+        query = sql.SQL("SELECT {id}::text::{type} FROM ({query}\n) AS given ({id})").format(
+            id=sql.Identifier("recsys_unavailable_product_id"),
+            type=sql.SQL(shop.product_id_type),
+            query=sql.SQL(shop.unavailable_query.strip().rstrip(";")),
         )
         sources.append(("RECSYS_UNAVAILABLE_PRODUCTS_QUERY", query))
     return sources

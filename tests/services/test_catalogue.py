@@ -193,6 +193,18 @@ def test_a_query_and_a_column_each_make_a_product_unavailable(
     assert ids.dtype == (np.int64 if plain in ("bigint", "integer") else object)
 
 
+@pytest.mark.parametrize(
+    "query", ["SELECT sku, product_id FROM st", "SELECT product_id, sku, product_id FROM st"]
+)
+def test_the_first_column_of_a_query_counts_whatever_the_others_are_called(
+    connection: psycopg.Connection, query: str
+) -> None:
+    create_shop(connection)
+    connection.execute("CREATE TABLE st AS SELECT 1::bigint AS sku, 5::bigint AS product_id")
+    refresh_unavailable(connection, inspect(connection, unavailable_products_query=query))
+    assert unavailable(connection) == ({"1"} if query.startswith("SELECT sku") else {"5"})
+
+
 def test_only_differences_are_written(connection: psycopg.Connection, database_url: str) -> None:
     create_shop(connection, names=dict.fromkeys(range(1, 5), "x"))
     stock(connection, "integer", {1: 0, 2: 0, 3: 1, 4: 1})
