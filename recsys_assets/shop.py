@@ -292,11 +292,8 @@ def _products_columns(connection: psycopg.Connection, settings: ShopSettings) ->
     columns = columns_of(connection, table)
     if settings.products_table:
         _required(columns, settings, "products_table", "products_name_column")
-    if (
-        settings.products_table
-        or settings.products_available_column
-        or settings.products_category_column
-    ):
+    chosen = settings.products_available_column, settings.products_category_column
+    if settings.products_table or any(chosen):
         _required(columns, settings, "products_table", "products_id_column")
     is_there = settings.products_id_column in columns
     has_name = is_there and settings.products_name_column in columns
@@ -305,11 +302,13 @@ def _products_columns(connection: psycopg.Connection, settings: ShopSettings) ->
     )
     available_type = columns[available] if available and is_there else None
     if available_type and available_type != "boolean" and not available_type.startswith(_NUMBERS):
-        raise ShopError(
-            f"column {available!r} of table {table!r} is {available_type}; whether a product is"
-            " available is a boolean or a number. Set RECSYS_PRODUCTS_AVAILABLE_COLUMN to such a"
-            " column, or to nothing, and see RECSYS_UNAVAILABLE_PRODUCTS_QUERY."
-        )
+        if settings.products_available_column:
+            raise ShopError(
+                f"column {available!r} of table {table!r} is {available_type}; set"
+                " RECSYS_PRODUCTS_AVAILABLE_COLUMN to a boolean or a number, or to nothing, and see"
+                " RECSYS_UNAVAILABLE_PRODUCTS_QUERY."
+            )
+        available = available_type = None
     return {
         "products": table if is_there else None,
         "products_id": settings.products_id_column,

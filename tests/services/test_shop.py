@@ -208,13 +208,17 @@ def test_a_column_of_availability_is_found(
     assert inspect(connection, products_available_column="").products_available is None
 
 
-def test_a_column_of_availability_of_another_type_is_refused(
-    connection: psycopg.Connection,
+@pytest.mark.parametrize("column_type", ["text", "character(1)", "bit(1)"])
+def test_a_column_of_availability_of_another_type_is_refused_where_it_is_set(
+    connection: psycopg.Connection, column_type: str
 ) -> None:
     create_shop(connection, names={1: "tea"})
-    connection.execute("ALTER TABLE products ADD is_active text")
-    with pytest.raises(ShopError, match=r"is text; .* RECSYS_PRODUCTS_AVAILABLE_COLUMN"):
-        inspect(connection)
+    connection.execute(f"ALTER TABLE products ADD is_active {column_type}")
+    shop = inspect(connection)
+    assert (shop.products_available, shop.products_available_type) == (None, None)
+    assert shop.products == "products"
+    with pytest.raises(ShopError, match=r"is \w+.*; .* RECSYS_PRODUCTS_AVAILABLE_COLUMN"):
+        inspect(connection, products_available_column="is_active")
 
 
 # --- Purchases
