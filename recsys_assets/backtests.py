@@ -25,10 +25,12 @@ MOST_COLUMNS = 8
 
 
 def evaluated_last(folder: Path, name: str) -> Header | None:
-    """The header of the candidate, or without one of the current version, if it was evaluated."""
-    with suppress(ArtifactError):
-        header, _ = load_candidate(folder, name) or load_artifact(folder, name)
-        return header if header.evaluation else None
+    """The header of the candidate if it was evaluated, else of the current version if that was."""
+    for load in (load_candidate, load_artifact):
+        with suppress(ArtifactError):
+            artifact = load(folder, name)
+            if artifact and artifact[0].evaluation:
+                return artifact[0]
     return None
 
 

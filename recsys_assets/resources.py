@@ -158,10 +158,27 @@ class ArtifactStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return save_candidate(Path(self.folder), header, arrays)
 
-    def accept(self, header: "Header", arrays: "Arrays") -> Path:
-        """Make this the current version of its artifact."""
-        from recsys_assets.learn.artifacts import save_artifact
+    def leave_behind(self, header: "Header", arrays: "Arrays") -> None:
+        """Keep this as the candidate that was not accepted, unless there is another one by now."""
+        latest = self.latest(header.name)[0]
+        if latest.version == header.version:
+            self.propose(header, arrays)
 
+    def accept(
+        self, header: "Header", arrays: "Arrays", *, instead_of: "Header | None" = None
+    ) -> Path:
+        """Make this the current version of its artifact, in place of the one it was measured by.
+
+        Raises ArtifactError when that is not the current version any more.
+        """
+        from recsys_assets.learn.artifacts import ArtifactError, save_artifact
+
+        current = self.incumbent(header.name)
+        if current and (instead_of is None or current.version != instead_of.version):
+            raise ArtifactError(
+                f"{header.name} {current.version} has become current while {header.version} was"
+                " evaluated: materialize it again"
+            )
         return save_artifact(Path(self.folder), header, arrays, keep=self.keep)
 
     def latest(self, name: str) -> "tuple[Header, dict[str, Any]]":

@@ -70,7 +70,7 @@ def roll_back(
     version = _target(folder, name, before, to)
     try:
         header, arrays = load_artifact(folder, name, version)
-        _contents(name, arrays)
+        _contents(header, arrays)
     except ArtifactError as error:
         raise RollbackError(
             f"{error}. Nothing was changed. {_kept(folder, name, before)}"
@@ -118,13 +118,16 @@ def _kept(folder: Path, name: str, current: str | None) -> str:
     return f"Kept: {', '.join(kept) or 'none'}."
 
 
-def _contents(name: str, arrays: Arrays) -> object:
+def _contents(header: Header, arrays: Arrays) -> object:
     """The arrays as what they are of; ArtifactError when another release has written them."""
     from recsys_assets.learn.als import AlsModel
+    from recsys_assets.learn.recipe import Recipe
     from recsys_assets.learn.rules import BasketRules
 
     kinds: Mapping[str, type[object]] = {"als_model": AlsModel, "basket_rules": BasketRules}
-    return from_arrays(kinds[name], arrays)
+    if header.name == "als_model":
+        Recipe.from_parameters(header.parameters)
+    return from_arrays(kinds[header.name], arrays)
 
 
 def _materialization(folder: Path, header: Header, before: str | None) -> dg.AssetMaterialization:

@@ -1,6 +1,7 @@
 """`recsys tune`: the search for settings on the shop's own orders, watched, and its outcome."""
 
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -121,6 +122,7 @@ class _Search:
                 seconds=self._seconds,
                 max_users=MAX_USERS,
                 seed=self._seed,
+                half_lives=self._half_lives(in_use),
             ),
             total=None,
         )
@@ -128,15 +130,16 @@ class _Search:
             return in_use
         chosen: Recipe = tune.best(trials).chosen
         self._show("Top Buys", METRIC, trials)
-        self._report(
-            "Top Buys",
-            METRIC,
-            chosen != in_use,
-            tune.compare_top_buys(
-                shop, chosen, in_use, periods, max_users=MAX_USERS, seed=self._seed
-            ),
+        compared = tune.compare_top_buys(
+            shop, chosen, in_use, periods, max_users=MAX_USERS, seed=self._seed
         )
-        return chosen
+        return chosen if self._is_better("Top Buys", METRIC, chosen != in_use, compared) else in_use
+
+    def _half_lives(self, in_use: Recipe) -> Sequence[float]:
+        """Those to choose from, in days: one, where the environment sets it."""
+        if "RECSYS_HALF_LIFE_DAYS" in os.environ:
+            return (in_use.half_life / timedelta(days=1),)
+        return tune.HALF_LIVES
 
     def bought_together(
         self, shop: ShopSession, in_use: Mining, sizes: BasketSizes, periods: Periods
@@ -156,13 +159,9 @@ class _Search:
             return in_use
         chosen: Mining = tune.best(trials).chosen
         self._show("Bought Together", BASKET_METRIC, trials)
-        self._report(
-            "Bought Together",
-            BASKET_METRIC,
-            chosen != in_use,
-            tune.compare_bought_together(shop, chosen, in_use, sizes, periods, **options),
-        )
-        return chosen
+        compared = tune.compare_bought_together(shop, chosen, in_use, sizes, periods, **options)
+        is_better = self._is_better("Bought Together", BASKET_METRIC, chosen != in_use, compared)
+        return chosen if is_better else in_use
 
     def _watched(self, what: str, trials: Iterable[Trial], total: int | None) -> list[Trial]:
         """All trials, with a bar that moves with their number, or with the time there is.
@@ -213,21 +212,26 @@ class _Search:
         columns = ("", *trials[0].scores, "other than in use")
         self._console.print(status_table(title, columns, rows))
 
-    def _report(self, what: str, metric: str, is_other: bool, compared: Comparison) -> None:
-        """What the chosen settings reach on the test days, beside those in use."""
-        self.found_better |= is_other
+    def _is_better(self, what: str, metric: str, is_other: bool, compared: Comparison) -> bool:
+        """Show what the chosen settings reach on the test days; whether they are to be used."""
+        is_better = is_other and not compared.is_worse
+        self.found_better |= is_better
         rows = []
         for scope, difference in compared.difference.items():
             chosen, in_use = compared.chosen[scope], compared.in_use[scope]
             told = f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
             rows.append((scope, f"{chosen:.4f}", f"{in_use:.4f}", told))
-            self.remarks.append(
-                f"{what}, {metric} of {scope} on the test days: {chosen:.4f}, before {in_use:.4f},"
-                f" difference {told}."
-            )
+            if is_better:
+                self.remarks.append(
+                    f"{what}, {metric} of {scope} on the test days: {chosen:.4f}, before"
+                    f" {in_use:.4f}, difference {told}."
+                )
         title = f"{what}: {metric} on the test days, which nothing was chosen by"
         columns = ("scope", "chosen", "in use", "difference, 95 % interval")
         self._console.print(status_table(title, columns, rows))
+        if is_other and not is_better:
+            self._console.print(f"They are worse there: {what} stays as it is in use")
+        return is_better
 
 
 def _parameters(chosen: Any) -> dict[str, Any]:

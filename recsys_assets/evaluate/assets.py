@@ -98,16 +98,7 @@ def top_buys_backtest(
             log=context.log.info,
             progress=Progress(context.log.info, "ALS iterations", candidate.als.iterations),
         )
-    is_current = incumbent is not None and incumbent.version == header.version
-    _decide(
-        context,
-        artifacts,
-        header,
-        arrays,
-        backtest,
-        is_current=is_current,
-        force=config.force,
-    )
+    _decide(context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force)
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, "recall@10"),
@@ -188,16 +179,7 @@ def bought_together_backtest(
             seed=config.seed,
             log=context.log.info,
         )
-    is_current = incumbent is not None and incumbent.version == header.version
-    _decide(
-        context,
-        artifacts,
-        header,
-        arrays,
-        backtest,
-        is_current=is_current,
-        force=config.force,
-    )
+    _decide(context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force)
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, BASKET_METRIC),
@@ -233,25 +215,32 @@ def _decide(
     arrays: "Arrays",
     backtest: "Backtest",
     *,
-    is_current: bool,
+    incumbent: "Header | None",
     force: bool,
 ) -> None:
     """Make the candidate the current version, or leave it a candidate, with what was measured.
 
-    The current version, evaluated again, stays what it is, and so does the leave it once had.
+    What proves nothing takes the place of nothing that is relied on. The current version, evaluated
+    again, stays what it is, and so does the leave it once had.
     """
     judgement = backtest.judgement
+    is_current = incumbent is not None and incumbent.version == header.version
     had_leave = is_current and header.evaluation.get("forced", False)
     forced = (force or had_leave) and not judgement.is_proven
     evaluated = replace(header, evaluation=backtest.to_header() | {"forced": forced})
+    is_relied_on = incumbent is not None and incumbent.is_relied_on
     refused = bool(judgement.failed_gates) and not forced
-    if refused and not is_current:
-        artifacts.propose(evaluated, arrays)
-    else:
-        artifacts.accept(evaluated, arrays)
+    stays_behind = refused or (is_relied_on and not evaluated.is_relied_on)
+    if not stays_behind or (refused and is_current):
+        artifacts.accept(evaluated, arrays, instead_of=incumbent)
+    elif not is_current:
+        artifacts.leave_behind(evaluated, arrays)
     how = "accepted by force" if forced else judgement.verdict.value
     tell = context.log.error if refused else context.log.info
-    tell(f"{header.name} {header.version} is {how}: {judgement}")
+    tell(
+        f"{header.name} {header.version} is {how}"
+        f"{' and not used' if stays_behind and not is_current else ''}: {judgement}"
+    )
 
 
 def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:

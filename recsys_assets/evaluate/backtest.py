@@ -13,6 +13,7 @@ from recsys_assets.evaluate.report import Row, Scored, to_rows
 from recsys_assets.evaluate.top_buys import ALL, NEW, Score, Split
 from recsys_assets.learn.baskets import Baskets, baskets_from_lines
 from recsys_assets.learn.blending import Ranker, Repeats
+from recsys_assets.learn.matrix import Histories, positions
 from recsys_assets.learn.mining import Mining, mine
 from recsys_assets.learn.recipe import Recipe, train
 from recsys_assets.shop_session import ShopSession
@@ -148,26 +149,42 @@ def _scores(
     progress: Progress,
 ) -> Iterator[Score]:
     """All lists in both scopes, the candidate's first."""
-    rankers = {top_buys.CANDIDATE: (split, _ranker(split, candidate, progress))}
+    rankers: dict[str, tuple[Ranker, Histories | None]] = {
+        top_buys.CANDIDATE: (_ranker(split, candidate, progress), None)
+    }
     if incumbent and incumbent != candidate:
         log("training by the incumbent's recipe")
         theirs = split
         if incumbent.half_life != candidate.half_life:
-            period = (split.cutoff, split.until)
-            theirs = _read(session, incumbent, period, max_users=len(split.rows), seed=seed)
-            theirs = replace(theirs, rows=split.rows, truth=split.truth)
-        rankers[INCUMBENT] = (theirs, _ranker(theirs, incumbent, progress))
+            theirs, split = _read_again(session, split, incumbent, seed)
+        rankers[INCUMBENT] = (_ranker(theirs, incumbent, progress), theirs.bought)
+    repeats = candidate.blend.repeats
     for scope in top_buys.SCOPES:
-        for name, (read, ranker) in rankers.items():
-            lists = top_buys.ranked_lists(read, in_scope(ranker, scope))
+        for name, (ranker, bought) in rankers.items():
+            lists = top_buys.ranked_lists(split, in_scope(ranker, scope, repeats), bought)
             yield top_buys.score(split, name, scope, lists, seed=seed)
             if incumbent == candidate:
                 yield top_buys.score(split, INCUMBENT, scope, lists, seed=seed)
-        for name, lists in top_buys.baselines(split, scope):
+        for name, lists in top_buys.baselines(split, scope, repeats):
             yield top_buys.score(split, name, scope, lists, seed=seed)
-        alone = top_buys.als_lists(split, rankers[top_buys.CANDIDATE][1].model, scope)
+        alone = top_buys.als_lists(split, rankers[top_buys.CANDIDATE][0].model, scope)
         yield top_buys.score(split, top_buys.ALS, scope, alone, seed=seed)
         log(f"measured: {scope}")
+
+
+def _read_again(
+    session: ShopSession, split: Split, recipe: Recipe, seed: int
+) -> tuple[Split, Split]:
+    """The past with the weights of another recipe, and the split, both of the same users.
+
+    Orders may have changed since the first reading: who is not in both any more is not measured.
+    """
+    ids = split.histories.user_ids[split.rows]
+    period = (split.cutoff, split.until)
+    theirs = _read(session, recipe, period, max_users=len(ids), seed=seed)
+    rows = positions(theirs.histories.user_ids, ids)
+    split = split.of(rows >= 0)
+    return replace(theirs, rows=rows[rows >= 0], truth=split.truth), split
 
 
 def _ranker(split: Split, recipe: Recipe, progress: Progress) -> Ranker:
@@ -176,11 +193,10 @@ def _ranker(split: Split, recipe: Recipe, progress: Progress) -> Ranker:
     return Ranker(model, recipe.blend, split.cutoff)
 
 
-def in_scope(ranker: Ranker, scope: str) -> Ranker:
-    """The same, in the scope NEW without what users have bought."""
-    if scope != NEW:
-        return ranker
-    return replace(ranker, blend=replace(ranker.blend, repeats="exclude"))
+def in_scope(ranker: Ranker, scope: str, repeats: Repeats) -> Ranker:
+    """The same with ``repeats``, in the scope NEW without what users have bought."""
+    repeats = "exclude" if scope == NEW else repeats
+    return replace(ranker, blend=replace(ranker.blend, repeats=repeats))
 
 
 @dataclass(frozen=True)

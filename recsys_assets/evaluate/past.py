@@ -18,7 +18,7 @@ def interactions_before(shop: Shop, moment: datetime, half_life: timedelta) -> s
     """SELECT of every interaction as of ``moment``, with the columns of :func:`tables.weights`."""
     return sql.SQL(
         "SELECT {user_id} AS user_id, {product_id} AS product_id,"
-        " sum({weight})::float4 AS weight, count(*)::integer AS purchase_count,"
+        " greatest(sum({weight}), 1e-30)::float4 AS weight, count(*)::integer AS purchase_count,"
         " min(purchased_at) AS first_purchased_at, max(purchased_at) AS last_purchased_at"
         " FROM {orders}, unnest(product_ids) AS product_id"
         " WHERE user_id IS NOT NULL AND purchased_at < {moment}"

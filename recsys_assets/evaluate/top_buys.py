@@ -7,7 +7,7 @@ new to the user, not bought before, by lists that leave bought ones out.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from recsys_assets.evaluate import metrics, past
 from recsys_assets.evaluate.metrics import Interval
 from recsys_assets.learn.als import AlsModel, user_solver
-from recsys_assets.learn.blending import Ranker, TopLists, blended_top_n
+from recsys_assets.learn.blending import Ranker, Repeats, TopLists, blended_top_n
 from recsys_assets.learn.matrix import (
     Histories,
     Ids,
@@ -63,6 +63,10 @@ class Split:
     truth: csr_matrix
     users: int
     first_sold_then: int
+
+    def of(self, measured: NDArray[np.bool_]) -> "Split":
+        """The same, with some of the measured users: bool [U]."""
+        return replace(self, rows=self.rows[measured], truth=self.truth[measured])
 
     @property
     def bought(self) -> Histories:
@@ -123,7 +127,8 @@ def read_split(
     product_ids = as_ids(popularity["product_id"].combine_chunks())
     later = session.read(past.bought_between(shop, cutoff, until))
     truth, user_ids = _truth(later, product_ids)
-    measurable = np.flatnonzero(np.diff(truth.indptr))
+    rows = positions(histories.user_ids, user_ids)  # below 0: has come in between the two readings
+    measurable = np.flatnonzero((np.diff(truth.indptr) > 0) & (rows >= 0))
     drawn = measurable
     if len(drawn) > max_users:
         drawn = np.sort(np.random.default_rng(seed).choice(drawn, max_users, replace=False))
@@ -134,7 +139,7 @@ def read_split(
         product_ids=product_ids,
         orders=popularity["orders"].to_numpy().astype(np.float64),
         decayed=popularity["weight"].to_numpy(),
-        rows=positions(histories.user_ids, user_ids)[drawn],
+        rows=rows[drawn],
         truth=truth[drawn],
         users=len(measurable),
         first_sold_then=len(later) - int(truth.nnz),
@@ -157,9 +162,13 @@ def _truth(bought: pa.Table, product_ids: Ids) -> tuple[csr_matrix, Ids]:
 # --- Whose lists are measured -------------------------------------------------------------------
 
 
-def ranked_lists(split: Split, ranker: Ranker) -> Lists:
-    """The measured users' lists as they would have been served, U x N, in products of the split."""
-    return _in_products_of(split, ranker.model, ranker.lists(split.bought, n=LENGTH))
+def ranked_lists(split: Split, ranker: Ranker, bought: Histories | None = None) -> Lists:
+    """The measured users' lists as they would have been served, U x N, in products of the split.
+
+    ``bought`` are these users' histories as the ranker wants them, by default those of the split.
+    """
+    lists = ranker.lists(split.bought if bought is None else bought, n=LENGTH)
+    return _in_products_of(split, ranker.model, lists)
 
 
 def als_lists(split: Split, model: AlsModel, scope: str) -> Lists:
@@ -182,7 +191,7 @@ def _in_products_of(split: Split, model: AlsModel, lists: Iterator[TopLists]) ->
     return np.asarray(place[_joined(lists)])
 
 
-def own_lists(own: csr_matrix, popularity: NDArray[np.float64], scope: str) -> Lists:
+def own_lists(own: csr_matrix, popularity: NDArray[np.float64], repeats: Repeats) -> Lists:
     """Lists by the user's own purchases, ties and gaps filled by popularity, without a model."""
     users, products = own.shape
     return _joined(
@@ -192,23 +201,21 @@ def own_lists(own: csr_matrix, popularity: NDArray[np.float64], scope: str) -> L
             own,
             popularity.astype(np.float32),
             n=LENGTH,
-            repeats="exclude" if scope == NEW else "blend",
+            repeats=repeats,
         )
     )
 
 
-def baselines(split: Split, scope: str) -> Iterator[tuple[str, Lists]]:
-    """What needs no learning, by name."""
+def baselines(split: Split, scope: str, repeats: Repeats) -> Iterator[tuple[str, Lists]]:
+    """What needs no learning, by name, with the user's own products as the candidate has them."""
     counts, weights = split.counts(), split.weights()
-    nothing = csr_matrix(counts.shape, dtype=np.float32)
-    if scope == NEW:  # of which the user's own purchases say nothing
-        yield POPULARITY, own_lists(counts, split.orders, scope)
-        yield DECAYED_POPULARITY, own_lists(counts, split.decayed, scope)
-        return
-    yield POPULARITY, own_lists(nothing, split.orders, scope)
-    yield DECAYED_POPULARITY, own_lists(nothing, split.decayed, scope)
-    yield OWN, own_lists(counts, split.orders, scope)
-    yield DECAYED_OWN, own_lists(weights, split.decayed, scope)
+    repeats = "exclude" if scope == NEW else repeats
+    unranked = csr_matrix((0 * counts.data, counts.indices, counts.indptr), shape=counts.shape)
+    yield POPULARITY, own_lists(unranked, split.orders, repeats)
+    yield DECAYED_POPULARITY, own_lists(unranked, split.decayed, repeats)
+    if repeats != "exclude":  # where the user's own purchases say something
+        yield OWN, own_lists(counts, split.orders, repeats)
+        yield DECAYED_OWN, own_lists(weights, split.decayed, repeats)
 
 
 def _joined(lists: Iterator[TopLists]) -> Lists:

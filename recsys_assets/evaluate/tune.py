@@ -83,6 +83,11 @@ class Comparison:
     in_use: dict[str, float]
     difference: dict[str, Interval]
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether the chosen settings are worse in a scope, beyond doubt."""
+        return any(difference.high < 0 for difference in self.difference.values())
+
 
 @dataclass(frozen=True)
 class Periods:
@@ -110,11 +115,13 @@ def search_top_buys(
     seconds: float,
     max_users: int,
     seed: int,
+    half_lives: Sequence[float] = HALF_LIVES,
 ) -> Iterator[Trial]:
     """Trials until the time is over, that of the recipe in use first; see :func:`best`.
 
-    A trial that has begun is finished. The same seed draws the same trials; how many there are
-    depends on the time. Raises :class:`TooFewError`.
+    ``half_lives``, in days, are those that are drawn from. A trial that has begun is finished. The
+    same seed draws the same trials; how many there are depends on the time. Raises
+    :class:`TooFewError`.
     """
     rng, started = random.Random(seed), time.monotonic()
     splits: dict[timedelta, Split] = {}
@@ -138,7 +145,7 @@ def search_top_buys(
         recipe = Recipe(
             replace(in_use.als, **_drawn(rng, OF_ALS)),
             in_use.blend,
-            timedelta(days=rng.choice(HALF_LIVES)),
+            timedelta(days=rng.choice(half_lives)),
         )
 
 
@@ -256,7 +263,7 @@ def _scored(split: Split, ranker: Ranker, seed: int) -> Iterator[Score]:
     """The scores in the scopes that are of what is served."""
     scopes = {"blend": top_buys.SCOPES, "only": (top_buys.ALL,), "exclude": (top_buys.NEW,)}
     for scope in scopes[ranker.blend.repeats]:
-        lists = top_buys.ranked_lists(split, in_scope(ranker, scope))
+        lists = top_buys.ranked_lists(split, in_scope(ranker, scope, ranker.blend.repeats))
         yield top_buys.score(split, "", scope, lists, seed=seed)
 
 

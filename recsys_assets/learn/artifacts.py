@@ -55,6 +55,11 @@ class Header:
         """The version's name, which sorts by time: ``20260131T235959.123456Z``."""
         return self.created_at.strftime("%Y%m%dT%H%M%S.%fZ")
 
+    @property
+    def is_relied_on(self) -> bool:
+        """Whether its backtest has not left it unproven, or it was accepted all the same."""
+        return self.evaluation.get("verdict") != "unproven" or bool(self.evaluation["forced"])
+
 
 def artifact_path(folder: Path, name: str) -> Path:
     """Where the current version of an artifact is."""
@@ -114,7 +119,7 @@ def load_candidate(folder: Path, name: str) -> tuple[Header, dict[str, NDArray[A
         return None
     header, arrays = _load(path, name)
     # Who was killed right after a candidate was accepted has left its file.
-    return None if header.version in versions(folder, name) else (header, arrays)
+    return None if header.version == current_version(folder, name) else (header, arrays)
 
 
 def save_artifact(folder: Path, header: Header, arrays: Arrays, *, keep: int) -> Path:

@@ -41,7 +41,7 @@ class AlsConfig(dg.Config):
         None, gt=0, description="confidence of one purchase of today; default 1"
     )
     regularization: float | None = Field(
-        None, ge=0, description="ridge penalty on the factors; default 10"
+        None, gt=0, description="ridge penalty on the factors; default 10"
     )
     iterations: int | None = Field(
         None, ge=1, description="alternations of users and products; default 15"
@@ -56,7 +56,7 @@ class AlsConfig(dg.Config):
         " today; default 0.8",
     )
     affinity: float | None = Field(
-        None, ge=0, description="by how much the factors of ALS raise that score; default 6"
+        None, ge=0, le=50, description="by how much the factors of ALS raise that score; default 6"
     )
     popularity: float | None = Field(
         None, ge=0, description="power of the popularity of the last weeks in it; default 0.15"

@@ -121,9 +121,12 @@ def histories_from_arrow(table: pa.Table, product_ids: Ids | None = None) -> His
 
 def encode_ids(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
     """Positions of a column's values among its distinct values, and those in ascending order."""
-    encoded = column.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
+    if len(column) == 0:
         return np.empty(0, np.int32), as_ids(pa.array([], column.type))
+    # Chunks are joined once they are numbers: texts of more than 2 GB are no single array.
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
     distinct = as_ids(encoded.dictionary)
     order = np.argsort(distinct)
     rank = np.empty(len(order), np.int32)

@@ -40,12 +40,14 @@ class Lengths:
 class Plan:
     """What the users' lists are published from: the artifact's version, and their lengths.
 
-    ``complete`` says whether every user has a list of it; until then a publication is under way, or
+    ``by_affinity`` says whether the model makes them, or own purchases alone; ``complete``
+    says whether every user has a list of it; until then a publication is under way, or
     was broken off.
     """
 
     model_version: str
     lengths: Lengths
+    by_affinity: bool
     complete: bool = False
 
 

@@ -60,22 +60,24 @@ class ListMaker:
         return user_explainer(self.model) if self.ranker.by_affinity else None
 
 
-def list_maker(artifact: tuple[Header, Mapping[str, Any]], lengths: Lengths) -> ListMaker:
+def list_maker(
+    artifact: tuple[Header, Mapping[str, Any]], lengths: Lengths, by_affinity: bool | None = None
+) -> ListMaker:
     """What makes lists by an artifact of ALS; ArtifactError when it is of another release.
 
-    Where the model is not proven, lists are of own purchases, filled up by popularity. Weights are
-    brought to one date, that of the model, so that a list does not depend on when it is made.
+    Where the model is not proven, lists are of own purchases, filled up by popularity, unless
+    ``by_affinity`` says otherwise. Weights are brought to one date, that of the model, so that a
+    list does not depend on when it is made.
     """
     header, arrays = artifact
-    evaluation = header.evaluation
-    is_proven = evaluation.get("verdict") != "unproven" or evaluation["forced"]
+    by_affinity = header.is_relied_on if by_affinity is None else by_affinity
     ranker = Ranker(
         from_arrays(AlsModel, arrays),
         Recipe.from_parameters(header.parameters).blend,
         as_of=header.orders_through or header.created_at,
-        by_affinity=is_proven,
+        by_affinity=by_affinity,
     )
-    return ListMaker(ranker, Plan(header.version, lengths))
+    return ListMaker(ranker, Plan(header.version, lengths, by_affinity))
 
 
 class ListMakers:
@@ -92,16 +94,16 @@ class ListMakers:
     def of(self, plan: Plan) -> ListMaker:
         """What makes lists of a plan, whether or not everybody has one by now."""
         if self._kept is None or replace(plan, complete=False) != self._kept.plan:
-            return self._make(plan.model_version, plan.lengths)
+            return self._make(plan.model_version, plan.lengths, plan.by_affinity)
         return self._kept
 
     def of_current_model(self, lengths: Lengths) -> ListMaker:
         """What makes lists of the current version of the model."""
-        return self._make(None, lengths)
+        return self._make(None, lengths, None)
 
-    def _make(self, version: str | None, lengths: Lengths) -> ListMaker:
+    def _make(self, version: str | None, lengths: Lengths, by_affinity: bool | None) -> ListMaker:
         self._kept = None  # so that memory holds one model at a time
-        self._kept = list_maker(self._load_model(version), lengths)
+        self._kept = list_maker(self._load_model(version), lengths, by_affinity)
         return self._kept
 
 

@@ -145,7 +145,8 @@ def _publish_marked(
     through, marks = marked_users(connection, shop, most=CHUNK_USERS)
     last = len(marks) < CHUNK_USERS
     edition = Edition(plan.model_version, datetime.now(UTC), through)
-    lists, gone = _lists_of_marked(session, maker(plan), edition, marks)
+    made_by = maker(plan)
+    lists, gone = _lists_of_marked(session, made_by, edition, marks)
     written = removed = 0
     for family, record in zip(FAMILIES, records, strict=True):
         assert record is not None
@@ -155,10 +156,11 @@ def _publish_marked(
             model_version=record.model_version,
             orders_through=through if last else record.orders_through,
         )
-        published = publish_some(client, family, recorded, lists[family], gone)
-        written, removed = max(written, published.keys), max(removed, published.removed)
+        done = publish_some(client, family, recorded, lists[family], gone)
+        written, removed = max(written, done.keys), max(removed, done.removed)
     take_marks(connection, shop, marks)
-    return PublishedUsers(written, removed, plan.model_version, through), last
+    published = PublishedUsers(written, removed, plan.model_version, through, source=made_by.source)
+    return published, last
 
 
 def publish_everybody(

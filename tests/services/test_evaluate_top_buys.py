@@ -205,7 +205,7 @@ def test_users_are_drawn_by_the_seed(open_shop: Open) -> None:
 
 def test_baselines_of_all_purchases(open_shop: Open) -> None:
     split = split_of(open_shop([*BEFORE, *AFTER]))
-    lists = {name: products(split, each) for name, each in baselines(split, ALL)}
+    lists = {name: products(split, each) for name, each in baselines(split, ALL, "blend")}
     assert lists == {
         POPULARITY: [[TEA, JAM, MILK, RUSK, SALT]] * 3,
         DECAYED_POPULARITY: [[TEA, RUSK, MILK, JAM, SALT]] * 3,
@@ -226,7 +226,7 @@ def test_baselines_of_all_purchases(open_shop: Open) -> None:
 
 def test_baselines_of_new_products_leave_out_what_was_bought(open_shop: Open) -> None:
     split = split_of(open_shop([*BEFORE, *AFTER]))
-    lists = {name: products(split, each) for name, each in baselines(split, NEW)}
+    lists = {name: products(split, each) for name, each in baselines(split, NEW, "blend")}
     assert lists == {
         POPULARITY: [[JAM, RUSK, SALT], [TEA, JAM, SALT], [JAM, MILK, RUSK, SALT]],
         DECAYED_POPULARITY: [[RUSK, JAM, SALT], [TEA, JAM, SALT], [RUSK, MILK, JAM, SALT]],
@@ -238,7 +238,7 @@ def test_baselines_of_new_products_leave_out_what_was_bought(open_shop: Open) ->
 
 def test_popularity_is_measured_by_all_purchases(open_shop: Open) -> None:
     split = split_of(open_shop([*BEFORE, *AFTER]))
-    (lists,) = (lists for name, lists in baselines(split, ALL) if name == POPULARITY)
+    (lists,) = (lists for name, lists in baselines(split, ALL, "blend") if name == POPULARITY)
     scored = score(split, POPULARITY, ALL, lists, seed=1)
     # User 1 finds tea first and rusk fourth, user 2 jam second and milk third, user 3 tea first.
     best_of_two = 1 + SECOND
@@ -263,7 +263,7 @@ def test_popularity_is_measured_by_all_purchases(open_shop: Open) -> None:
 
 def test_new_products_are_those_that_the_user_had_not_bought(open_shop: Open) -> None:
     split = split_of(open_shop([*BEFORE, *AFTER]))
-    (lists,) = (lists for name, lists in baselines(split, NEW) if name == POPULARITY)
+    (lists,) = (lists for name, lists in baselines(split, NEW, "blend") if name == POPULARITY)
     scored = score(split, POPULARITY, NEW, lists, seed=1)
     # Rusk is new to user 1, jam to user 2, and nothing to user 3: both are second.
     assert scored.values["NDCG@10"].tolist() == pytest.approx([SECOND, SECOND])
