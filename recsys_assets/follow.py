@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -176,12 +175,11 @@ class _Shelf:
     context: dg.OpExecutionContext
     session: "ShopSession"
     client: "Client"
-    bad_rules: "list[BadRow]" = field(default_factory=list)
+    bad_rules: "tuple[BadRow, ...]" = ()
 
     def look(self) -> None:
         """Let products that the shop has stopped selling be skipped at once."""
         from recsys_assets.catalogue import refresh_unavailable
-        from recsys_assets.publish.merchandising import read_rules
         from recsys_assets.publish.unavailable import publish_unavailable
 
         session, log = self.session, self.context.log
@@ -190,11 +188,10 @@ class _Shelf:
                 f"{changes.added:,} products have become unavailable and {changes.removed:,}"
                 f" available again; {changes.total:,} are unavailable"
             )
-        rules, bad = read_rules(session, datetime.now(UTC))
-        for row in bad if bad != self.bad_rules else ():
+        published = publish_unavailable(session, self.client)
+        for row in published.skipped if published.skipped != self.bad_rules else ():
             log.warning(str(row))
-        self.bad_rules = bad
-        published = publish_unavailable(session, self.client, rules)
+        self.bad_rules = published.skipped
         if published.added or published.removed:
             log.info(f"{published.total:,} products are skipped in the lists that are published")
 

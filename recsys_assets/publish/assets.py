@@ -238,7 +238,7 @@ def bought_together(
             Edition(header.version, datetime.now(UTC), header.orders_through),
             progress=Progress(context.log.info, "products published", len(lists.listed)),
         )
-        publish_unavailable(session, client, assortment.rules)
+        publish_unavailable(session, client)
         best = np.argsort(-rules.product_orders, kind="stable")
         best = best[np.isin(best, lists.listed)][:3]
         examples = _bought_with(shop, client, rules.product_ids[best].tolist())

@@ -210,7 +210,7 @@ def publish_everybody(
                     removed = [finish(client, f, known, ids, keys).removed for f in FAMILIES]
                     complete_plan(connection, shop, maker.plan, latest)
                 take_marks(connection, shop, marks)
-        publish_unavailable(session, client, assortment.rules)
+        publish_unavailable(session, client)
     version = maker.plan.model_version
     left_out = len(ids) - keys
     return PublishedUsers(

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
 from recsys_assets.catalogue import unavailable_ids
-from recsys_assets.publish.merchandising import Rules, Scope
+from recsys_assets.publish.changed_users import publishing
+from recsys_assets.publish.merchandising import BadRow, Scope, read_rules
 from recsys_assets.publish.redis_client import Client, told
 from recsys_assets.publish.redis_pipe import BATCH, batched
 from recsys_assets.publish.redis_reader import read_publication
@@ -17,28 +18,42 @@ from recsys_assets.shop_session import ShopSession
 from serving import contract
 from serving.contract import Family
 
+_WHAT = "unavailable products"
 _VERSION = "%Y%m%dT%H%M%S.%fZ"
 _MARGIN = timedelta(hours=1)  # for clocks that differ, and for changes that were long to commit
 
 
 class PublishedSet(NamedTuple):
-    """Numbers of products that were put into the set and taken out, and that it then has."""
+    """Numbers of products that were put into the set and taken out, and that it then has.
+
+    ``skipped`` are the rows of the shop's rules that are none.
+    """
 
     added: int
     removed: int
     total: int
+    skipped: tuple[BadRow, ...] = ()
 
 
-def publish_unavailable(session: ShopSession, client: Client, rules: Rules) -> PublishedSet:
+def publish_unavailable(session: ShopSession, client: Client) -> PublishedSet:
     """Let the set in Redis hold the products that published lists may have and must not show.
 
     These are the ones that have become unavailable since the lists of any family were last made in
-    full, by the last refresh of our table, and those that ``rules`` block everywhere. What stays in
-    the set is in it all the time. Raises RedisUnavailableError.
+    full, by the last refresh of our table, and those that rules block everywhere now. What stays in
+    the set is in it all the time. Waits for others who do the same, so that the last to write has
+    read last. Our tables must be there. Raises RedisUnavailableError.
     """
-    ids = unavailable_ids(session, since=oldest_lists(client)).tolist()
-    blocked = rules.of(Scope.EVERYWHERE).blocked
-    wanted = {contract.encode_id(i).encode() for i in {*ids, *blocked} if contract.is_id(i)}
+    with publishing(session.connection, session.shop, _WHAT):
+        rules, skipped = read_rules(session, datetime.now(UTC))
+        ids = unavailable_ids(session, since=oldest_lists(client)).tolist()
+        blocked = rules.of(Scope.EVERYWHERE).blocked
+        wanted = {contract.encode_id(i).encode() for i in {*ids, *blocked} if contract.is_id(i)}
+        added, removed = _hold(client, wanted)
+    return PublishedSet(added, removed, len(wanted), tuple(skipped))
+
+
+def _hold(client: Client, wanted: set[bytes]) -> tuple[int, int]:
+    """Let the set have these members; how many were put in, and taken out."""
     key = contract.unavailable_key()
     with told("does not tell which products are unavailable"):
         held = cast(set[bytes], client.smembers(key))
@@ -47,7 +62,7 @@ def publish_unavailable(session: ShopSession, client: Client, rules: Rules) -> P
             client.sadd(key, *members)
         for members in batched(held - wanted, BATCH):
             client.srem(key, *members)
-    return PublishedSet(len(wanted - held), len(held - wanted), len(wanted))
+    return len(wanted - held), len(held - wanted)
 
 
 def oldest_lists(client: Client) -> datetime | None:

@@ -1,6 +1,7 @@
 """The set of unavailable products in a real Redis, beside what is published there."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ import pytest
 import redis
 
 from recsys_assets.catalogue import refresh_unavailable
-from recsys_assets.publish.merchandising import Action, Rule, Rules, Scope
+from recsys_assets.publish.changed_users import publishing
 from recsys_assets.publish.redis_client import RedisUnavailableError, connect
 from recsys_assets.publish.unavailable import (
     PublishedSet,
@@ -18,6 +19,7 @@ from recsys_assets.publish.unavailable import (
 )
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, encode_id, unavailable_key
+from tests.commands import eventually
 from tests.publications import shop_session
 from tests.published import Publisher
 from tests.shops import create_shop, id_of
@@ -67,15 +69,15 @@ def test_what_became_unavailable_since_the_oldest_model_is_held(
     become_unavailable(session, 1, at=TRAINED - MARGIN - timedelta(seconds=1))
     become_unavailable(session, 2, at=TRAINED - MARGIN)
     become_unavailable(session, 3, 4, at=TRAINED + timedelta(days=2))
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(3, 0, 3)
+    assert publish_unavailable(session, client) == PublishedSet(3, 0, 3)
     assert held(client) == {"2", "3", "4"}
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 0, 3)
+    assert publish_unavailable(session, client) == PublishedSet(0, 0, 3)
     # the lists are made anew
     publisher.record(Family.BOUGHT_TOGETHER, model_version=version(TRAINED + timedelta(days=3)))
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1, 2)
+    assert publish_unavailable(session, client) == PublishedSet(0, 1, 2)
     assert held(client) == {"3", "4"}
     session.connection.execute("DELETE FROM unavailable_products")
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 2, 0)
+    assert publish_unavailable(session, client) == PublishedSet(0, 2, 0)
     assert not client.exists(unavailable_key())
 
 
@@ -87,20 +89,45 @@ def test_all_are_held_where_it_is_not_known_when_lists_were_made(
         Publisher(client).record(family, model_version=model_version)
     assert oldest_lists(client) is None
     become_unavailable(session, 1, at=TRAINED - timedelta(days=900))
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(1, 0, 1)
+    assert publish_unavailable(session, client) == PublishedSet(1, 0, 1)
+
+
+def rule(session: ShopSession, scope: str, product: int, action: str) -> None:
+    session.connection.execute(
+        "INSERT INTO recommendation_rules (scope, product_id, action) VALUES (%s, %s, %s)",
+        [scope, str(product), action],
+    )
 
 
 def test_what_is_blocked_everywhere_is_held(session: ShopSession, client: redis.Redis) -> None:
-    rules = Rules(
-        (
-            Rule(Scope.EVERYWHERE, None, 7, Action.BLOCK, 0),
-            Rule(Scope.EVERYWHERE, None, 8, Action.PIN, 0),
-            Rule(Scope.TOP_BUYS, None, 9, Action.BLOCK, 0),
-        )
-    )
-    assert publish_unavailable(session, client, rules) == PublishedSet(1, 0, 1)
+    rule(session, "everywhere", 7, "block")
+    rule(session, "everywhere", 8, "pin")
+    rule(session, "top_buys", 9, "block")
+    assert publish_unavailable(session, client) == PublishedSet(1, 0, 1)
     assert held(client) == {"7"}
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1, 0)
+    rule(session, "somewhere", 7, "block")
+    (skipped,) = publish_unavailable(session, client).skipped
+    assert "unknown scope 'somewhere'" in str(skipped)
+    session.connection.execute("DELETE FROM recommendation_rules")
+    assert publish_unavailable(session, client) == PublishedSet(0, 1, 0)
+
+
+def test_whoever_waits_for_another_reads_the_rules_of_then(
+    session: ShopSession, client: redis.Redis, database_url: str
+) -> None:
+    def waits() -> object:
+        return session.connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_lock%'"
+        ).fetchone()
+
+    with shop_session(database_url) as other, ThreadPoolExecutor(1) as thread:
+        with publishing(session.connection, session.shop, "unavailable products"):
+            waiting = thread.submit(publish_unavailable, other, client)
+            eventually(waits, "the other's turn")
+            rule(session, "everywhere", 7, "block")
+        assert waiting.result(60) == PublishedSet(1, 0, 1)
+    assert held(client) == {"7"}
 
 
 @pytest.mark.parametrize("id_type", ["text", "uuid"])
@@ -114,7 +141,7 @@ def test_ids_are_held_as_the_contract_writes_them(
         become_unavailable(session, id_of(1, id_type), at=TRAINED)
         if id_type == "text":
             become_unavailable(session, "no\nkey", "grün", at=TRAINED)
-        publish_unavailable(session, client, Rules())
+        publish_unavailable(session, client)
     expected = {encode_id(str(id_of(1, id_type)))}
     assert held(client) == (expected | {"grün"} if id_type == "text" else expected)
 
@@ -123,13 +150,13 @@ def test_many_products_are_sent_in_parts(session: ShopSession, client: redis.Red
     session.connection.execute(
         "INSERT INTO unavailable_products SELECT n, now() FROM generate_series(1, 1234) AS n"
     )
-    assert publish_unavailable(session, client, Rules()).added == 1234
+    assert publish_unavailable(session, client).added == 1234
     session.connection.execute("DELETE FROM unavailable_products WHERE product_id > 3")
-    assert publish_unavailable(session, client, Rules()) == PublishedSet(0, 1231, 3)
+    assert publish_unavailable(session, client) == PublishedSet(0, 1231, 3)
     assert held(client) == {"1", "2", "3"}
 
 
 def test_what_redis_refuses_is_told(session: ShopSession, client: redis.Redis) -> None:
     client.set(unavailable_key(), "something else")
     with pytest.raises(RedisUnavailableError, match="which products are unavailable: WRONGTYPE"):
-        publish_unavailable(session, client, Rules())
+        publish_unavailable(session, client)
