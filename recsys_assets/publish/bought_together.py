@@ -18,7 +18,7 @@ from recsys_assets.publish.evidence import also_values, evidence_values
 from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_pipe import set_write, write_all
-from recsys_assets.publish.redis_room import Room, room_for
+from recsys_assets.publish.redis_room import Room, Value, room_for
 from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, write
 from recsys_assets.publish.selection import Assortment
 from serving import contract
@@ -81,12 +81,15 @@ def lists_from_rules(
 
 
 def room_for_pairings(client: Client, lists: PairingLists, length: int) -> Room:
-    """The room in Redis for the lists and the counts behind them, by a sample of both."""
+    """The room in Redis for the lists and for what is published with them, by a sample of all."""
     step = max(1, len(lists.listed) // SAMPLE)
     pairings = list(islice(pairing_lists(lists), None, None, step))
-    evidence = list(islice(evidence_of(lists, ""), None, None, step))
+    beside: list[tuple[str, Value]] = [
+        *islice(evidence_of(lists, ""), None, None, step),
+        *islice(also_of(lists), None, None, step),
+    ]
     keys = len(lists.listed)
-    return room_for(client, Family.BOUGHT_TOGETHER, pairings, keys, length, beside=evidence)
+    return room_for(client, Family.BOUGHT_TOGETHER, pairings, keys, length, beside=beside)
 
 
 def publish_pairings(

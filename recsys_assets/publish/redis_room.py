@@ -7,13 +7,13 @@ are removed, ``keys x mean of (a new list - the list that it replaces)`` of a sa
 
 Sources, of Redis 8.2: ``sds.h`` (headers of strings), ``object.c`` (``kvobjCreate``: a key's name
 is part of its object), ``listpack.c`` (encodings of entries), ``t_zset.c`` (``zslCreateNode``,
-``zslRandomLevel``), ``dict.h`` (24 bytes an entry, a power of two of buckets), and jemalloc's size
-classes with Redis' ``--with-lg-quantum=3``.
+``zslRandomLevel``), ``t_hash.c`` (fields and values are strings), ``dict.h`` (24 bytes an entry, a
+power of two of buckets), and jemalloc's size classes with Redis' ``--with-lg-quantum=3``.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,17 @@ from recsys_assets.publish.redis_client import Client, told
 from serving import contract
 from serving.contract import Family
 
-Value = bytes | Mapping[str, float]
+List = bytes | Mapping[str, float]
 """JSON of a string, or the members and scores of a sorted set."""
+
+Value = List | Mapping[str, bytes]
+"""A list, or the fields of a hash and the JSON of each."""
 
 _BUCKET = 16  # a pointer in a table that is at least half full
 _OBJECT = 16
 _DICT_ENTRY = 24
+_DICT = 56
+_LEAST_BUCKETS = 4
 _SORTED_SET = 16 + 32 + 640 + 64  # zset, zskiplist, its header node of 32 levels, dict
 _LISTPACK = 6 + 1  # header and end
 # (least, beyond the greatest, bytes) of integers in a listpack
@@ -42,10 +47,12 @@ _INTEGERS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Up to which members, and bytes of a member, a sorted set is a listpack: Redis' defaults."""
+    """Up to which entries, and bytes of one, sorted sets and hashes are listpacks: the defaults."""
 
     entries: int = 128
     member_bytes: int = 64
+    fields: int = 512
+    field_bytes: int = 64
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Room:
 def room_for(
     client: Client,
     family: Family,
-    sample: Sequence[tuple[str, Value]],
+    sample: Sequence[tuple[str, List]],
     keys: int,
     length: int,
     *,
@@ -148,9 +155,11 @@ def bytes_of(key: str, value: Value, limits: Limits = Limits()) -> int:
     named_object = allocated(_OBJECT + 1 + _header(name) + name + 1)
     if isinstance(value, bytes):
         return _BUCKET + named_object + allocated(max(3, _header(len(value))) + len(value) + 1)
-    members = {member.encode(): score for member, score in value.items()}
-    small = len(members) <= limits.entries and all(len(m) <= limits.member_bytes for m in members)
-    return _BUCKET + named_object + (_listpack(members) if small else _skiplist(members))
+    fields = {name.encode(): text for name, text in value.items() if isinstance(text, bytes)}
+    if fields:
+        return _BUCKET + named_object + _hash(fields, limits)
+    scores = {name.encode(): s for name, s in value.items() if not isinstance(s, bytes)}
+    return _BUCKET + named_object + _sorted_set(scores, limits)
 
 
 def allocated(size: int) -> int:
@@ -159,7 +168,7 @@ def allocated(size: int) -> int:
     return -(-size // spacing) * spacing
 
 
-def shortened(value: Value, length: int) -> Value:
+def shortened(value: List, length: int) -> List:
     """The best ``length`` products of a list."""
     if isinstance(value, bytes):
         top_buys = contract.decode_top_buys(value)
@@ -173,10 +182,23 @@ def _header(length: int) -> int:
     return 1 if length < 32 else 3 if length < 2**8 else 5 if length < 2**16 else 9
 
 
-def _listpack(members: Mapping[bytes, float]) -> int:
+def _sorted_set(members: Mapping[bytes, float], limits: Limits) -> int:
+    if len(members) > limits.entries or any(len(m) > limits.member_bytes for m in members):
+        return _skiplist(members)
     scores = (repr(int(s) if s.is_integer() else s).encode() for s in map(float, members.values()))
-    entries = sum(map(_listpack_entry, members)) + sum(map(_listpack_entry, scores))
-    return allocated(_LISTPACK + entries)
+    return _listpack([*members, *scores])
+
+
+def _hash(fields: Mapping[bytes, bytes], limits: Limits) -> int:
+    texts = [*fields, *fields.values()]
+    if len(fields) <= limits.fields and all(len(text) <= limits.field_bytes for text in texts):
+        return _listpack(texts)
+    held = sum(allocated(_header(len(text)) + len(text) + 1) for text in texts)
+    return _DICT + _buckets(len(fields)) + held + len(fields) * _DICT_ENTRY
+
+
+def _listpack(texts: Iterable[bytes]) -> int:
+    return allocated(_LISTPACK + sum(map(_listpack_entry, texts)))
 
 
 def _listpack_entry(text: bytes) -> int:
@@ -193,20 +215,27 @@ def _skiplist(members: Mapping[bytes, float]) -> int:
     """A skip list whose nodes have one more level with probability 1/4, and a table of members."""
     node = sum(0.75 * 0.25**level * allocated(40 + 16 * level) for level in range(32))
     names = sum(allocated(_header(len(member)) + len(member) + 1) for member in members)
-    buckets = 8 << (len(members) - 1).bit_length()
-    return round(_SORTED_SET + buckets + names + len(members) * (node + _DICT_ENTRY))
+    entries = len(members) * (node + _DICT_ENTRY)
+    return round(_SORTED_SET + _buckets(len(members)) + names + entries)
+
+
+def _buckets(entries: int) -> int:
+    """A table of pointers: as many as there are entries, up to the next power of two."""
+    return 8 * max(_LEAST_BUCKETS, 1 << (entries - 1).bit_length())
 
 
 def _limits(client: Client) -> Limits:
     """The server's own limits; the defaults where its administrator hides them."""
     try:
-        config: Any = client.config_get("zset-max-listpack-*")
+        config: Any = client.config_get("*-max-listpack-*")
     except ResponseError:
         return Limits()
     default = Limits()
     return Limits(
         int(config.get("zset-max-listpack-entries", default.entries)),
         int(config.get("zset-max-listpack-value", default.member_bytes)),
+        int(config.get("hash-max-listpack-entries", default.fields)),
+        int(config.get("hash-max-listpack-value", default.field_bytes)),
     )
 
 

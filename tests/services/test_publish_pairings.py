@@ -6,7 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recsys_assets.publish.bought_together import lists_from_rules, publish_pairings
+from recsys_assets.publish.bought_together import (
+    lists_from_rules,
+    publish_pairings,
+    room_for_pairings,
+)
 from recsys_assets.publish.merchandising import Action, Rule, Scope
 from recsys_assets.publish.redis_reader import read_bought_together, read_evidence
 from recsys_assets.publish.redis_writer import Client, Edition, connect
@@ -105,3 +109,15 @@ def test_a_list_of_which_no_id_can_stand_in_a_key_is_removed(client: Client) -> 
     publish(client, [["a", "\n"]], "v2")
     assert published(client, Family.BOUGHT_TOGETHER) == set()
     assert published(client, Family.BOUGHT_TOGETHER_EVIDENCE) == set()
+
+
+def test_the_memory_of_all_that_is_published_is_known_before(client: Client) -> None:
+    orders = [list(range(first, first + 6)) for first in range(1000, 1500)]
+    lists = lists_from_rules(rules_of(orders, size=3), assortment(), length=50, min_orders=1)
+    room = room_for_pairings(client, lists, 50)
+    publish_pairings(client, lists, Edition("v1", NOW, NOW))
+    keys = client.scan_iter(match="product:*", count=1000)
+    took = [client.memory_usage(key, samples=0) + 16 for key in keys]  # and a pointer to each
+    assert room.needed == pytest.approx(sum(took), rel=0.05)
+    again = room_for_pairings(client, lists, 50)
+    assert abs(again.needed) < 0.05 * room.needed

@@ -33,9 +33,11 @@ from recsys_assets.publish.redis_writer import (
 )
 from serving.contract import (
     Family,
+    Pairing,
     ScoredProduct,
     TopBuys,
     decode_top_buys,
+    encode_also,
     encode_top_buys,
 )
 from tests.clusters import redis_cluster
@@ -77,6 +79,23 @@ def products(length: int, name: str = "{}", keys: int = KEYS) -> list[tuple[str,
                 name.format(product): round(chance.random() * 10, 6)
                 for product in chance.sample(range(10**6, 10**7), length)
             },
+        )
+        for number in range(keys)
+    ]
+
+
+def hashes(fields: int, pairings: int, name: str = "{}", keys: int = KEYS) -> list[tuple[str, Any]]:
+    """What products lead to with ``fields`` others, whose ids are numbers put into ``name``."""
+    chance = random.Random(fields)
+
+    def also() -> bytes:
+        numbers = (chance.randrange(10**6, 10**7) for _ in range(pairings))
+        return encode_also([Pairing(number, round(chance.random(), 6)) for number in numbers])
+
+    return [
+        (
+            f"product:{number}:bought_together_also",
+            {name.format(other): also() for other in chance.sample(range(10**6, 10**7), fields)},
         )
         for number in range(keys)
     ]
@@ -138,6 +157,29 @@ def test_the_memory_of_a_publication_is_known_before(
     assert bytes_per_key(sample) == pytest.approx(float(usage) + 16, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param(hashes(1, 1, keys=20_000), id="hashes of 1"),
+        pytest.param(hashes(1, 10), id="hashes of 1 with 10"),
+        pytest.param(hashes(4, 3, keys=20_000), id="hashes of 4"),
+        pytest.param(hashes(9, 10), id="hashes of 9 with 10"),
+        pytest.param(hashes(100, 1), id="hashes of 100"),
+        pytest.param(hashes(600, 1, keys=200), id="hashes of 600"),
+        pytest.param(hashes(20, 2, "{}-0b5f3c1e-7c3e-4a52-9d7b-0d2f0c"), id="hashes of uuids"),
+        pytest.param(hashes(5, 1, "x" * 70 + "{}"), id="hashes of long ids"),
+    ],
+)
+def test_the_memory_of_hashes_is_known_before(client: Client, items: list[tuple[str, Any]]) -> None:
+    before = used_memory(client)
+    write(client, Family.BOUGHT_TOGETHER_ALSO, items)
+    took = used_memory(client) - before
+    sample = items[::20]
+    assert len(items) * bytes_per_key(sample) == pytest.approx(took, rel=0.1)
+    usage = np.mean([client.memory_usage(key, samples=0) for key, _ in sample])
+    assert bytes_per_key(sample) == pytest.approx(float(usage) + 16, rel=0.1)
+
+
 @pytest.mark.parametrize("member", ["0", "127", "128", "-1", "-4097", "40000", "3000000000", "-0"])
 @pytest.mark.parametrize("score", [0, 3.0, -2.5, 1e17, 0.1234567890123])
 def test_members_and_scores_of_every_encoding(client: Client, member: str, score: float) -> None:
@@ -158,6 +200,18 @@ def test_the_limits_of_the_server_count(client: Client) -> None:
         bytes_per_key(items[::20], Limits(entries=20)), abs=1
     )
     assert room.bytes_per_key > 3 * bytes_per_key(items[::20])
+
+
+def test_the_limits_of_the_server_for_hashes_count(client: Client) -> None:
+    lists, beside = products(1), hashes(20, 1)
+    client.config_set("hash-max-listpack-entries", 10)
+    try:
+        room = room_for(client, Family.BOUGHT_TOGETHER, lists, KEYS, 1, beside=beside)
+    finally:
+        client.config_set("hash-max-listpack-entries", 512)
+    both = bytes_per_key(lists) + bytes_per_key(beside, Limits(fields=10))
+    assert room.bytes_per_key == pytest.approx(both, abs=1)
+    assert both > bytes_per_key(lists) + 1.5 * bytes_per_key(beside)
 
 
 @given(st.integers(1, 10**9))
