@@ -5,7 +5,7 @@ table ``unavailable_products`` by differences, with the time at which we learnt 
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -94,13 +94,19 @@ class Changes:
         return bool(self.added or self.removed)
 
 
-def refresh_unavailable(connection: psycopg.Connection, shop: Shop) -> Changes:
+class SlowQueryError(ShopError):
+    """The shop's column or query did not tell in time what is unavailable; the next may do."""
+
+
+def refresh_unavailable(
+    connection: psycopg.Connection, shop: Shop, *, within: timedelta | None = None
+) -> Changes:
     """Bring our table of unavailable products up to what the shop says, in one transaction.
 
     Creates our tables where they are missing, and waits for others who do the same. The shop's
     query runs read-only, and no product travels here. The connection is in autocommit mode. Raises
     :class:`ShopError` that names the setting when the shop's column or query does not yield ids of
-    products.
+    products, and :class:`SlowQueryError` when one of them takes longer than ``within``.
     """
     create_tables(connection, shop)
     kept = unavailable_products_table(shop)
@@ -112,7 +118,7 @@ def refresh_unavailable(connection: psycopg.Connection, shop: Shop) -> Changes:
             ).format(_NOW, sql.SQL(shop.product_id_type))
         )
         for setting, query in _sources(shop):
-            _ask(connection, setting, query)
+            _ask(connection, setting, query, within)
         row = connection.execute(
             sql.SQL(
                 "WITH now_unavailable AS"
@@ -173,13 +179,28 @@ def _sources(shop: Shop) -> list[tuple[str, sql.Composed]]:
     return sources
 
 
-def _ask(connection: psycopg.Connection, setting: str, query: sql.Composed) -> None:
+def _ask(
+    connection: psycopg.Connection, setting: str, query: sql.Composed, within: timedelta | None
+) -> None:
     """Put the ids of a query of the shop's into our temporary table."""
     try:
         with connection.transaction():  # at whose end the outer one may write again
             connection.execute("SET TRANSACTION READ ONLY")  # but for temporary tables
+            if within is not None:
+                milliseconds = sql.Literal(within // timedelta(milliseconds=1))
+                connection.execute(
+                    sql.SQL("SET LOCAL statement_timeout TO {}").format(milliseconds)
+                )
             # In the binary protocol, where this can be one statement only.
             connection.execute(sql.SQL("INSERT INTO {} {}").format(_NOW, query), binary=True)
+            connection.execute("SET LOCAL statement_timeout TO DEFAULT")  # the connection's own
+    except psycopg.errors.QueryCanceled as error:
+        if within is None:
+            raise
+        raise SlowQueryError(
+            f"{setting} has not told within {within.total_seconds():g} s which products are"
+            f" unavailable: {' '.join(str(error).split())}"
+        ) from error
     except psycopg.OperationalError:  # which says nothing of the query
         raise
     except psycopg.Error as error:

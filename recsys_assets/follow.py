@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from recsys_assets.shop_session import ShopSession
 
 MINUTES = 60.0
+PATIENCE = timedelta(seconds=10)  # with the shop's telling what it does not sell
 FOLLOWING = "following orders"
 WAITING = "waiting to follow orders"
 
@@ -75,10 +77,10 @@ def follow_orders(
         shelf = _Shelf(context, session, client)
         seen, looked = None, -math.inf
         while True:
-            now = time.monotonic()
-            if now - looked >= config.availability_seconds:
+            if time.monotonic() - looked >= config.availability_seconds:
                 shelf.look()
-                looked = now
+                looked = time.monotonic()  # a look may take longer than the time between two
+            now = time.monotonic()
             changes = session.changes()
             if changes != seen or now - refreshed > 60 * config.quiet_minutes:
                 yield from follower.refresh()
@@ -179,15 +181,20 @@ class _Shelf:
 
     def look(self) -> None:
         """Let products that the shop has stopped selling be skipped at once."""
-        from recsys_assets.catalogue import refresh_unavailable
+        from recsys_assets.catalogue import SlowQueryError, refresh_unavailable
         from recsys_assets.publish.unavailable import publish_unavailable
 
         session, log = self.session, self.context.log
-        if changes := refresh_unavailable(session.connection, session.shop):
-            log.info(
-                f"{changes.added:,} products have become unavailable and {changes.removed:,}"
-                f" available again; {changes.total:,} are unavailable"
-            )
+        try:
+            changes = refresh_unavailable(session.connection, session.shop, within=PATIENCE)
+        except SlowQueryError as error:
+            log.warning(f"what was unavailable stays so until the next look: {error}")
+        else:
+            if changes:
+                log.info(
+                    f"{changes.added:,} products have become unavailable and {changes.removed:,}"
+                    f" available again; {changes.total:,} are unavailable"
+                )
         published = publish_unavailable(session, self.client)
         for row in published.skipped if published.skipped != self.bad_rules else ():
             log.warning(str(row))

@@ -17,7 +17,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from recsys_assets import follow
+from recsys_assets import catalogue, follow
 from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import is_under_way
 from recsys_assets.settings import ShopSettings
@@ -204,6 +204,52 @@ def test_a_query_of_availability_that_fails_is_told_at_once(shop: Graph, clock: 
     assert not result.success
     assert "RECSYS_UNAVAILABLE_PRODUCTS_QUERY" in reasons(result)["follow_orders"]
     assert materializations(result) == []
+
+
+def test_a_shop_that_is_slow_to_tell_what_is_available_is_asked_again_at_the_next_look(
+    shop: Graph, clock: Clock, start: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PATIENCE", timedelta(seconds=1))
+    with shop.database() as connection:
+        connection.execute("CREATE TABLE slowness AS SELECT 300 AS seconds")
+        connection.execute(
+            "CREATE VIEW products AS SELECT 10::bigint AS id, false AS is_active"
+            " FROM pg_sleep((SELECT seconds FROM slowness))"
+        )
+        connection.execute(
+            "INSERT INTO recommendation_rules (product_id, action) VALUES ('12', 'block')"
+        )
+        run = start(quiet_minutes=1000)
+        clock.reach(0)
+        assert skipped(shop) == {"12"}
+        order(shop, 11)
+        wait_for_list(shop, 11)
+        connection.execute("UPDATE slowness SET seconds = 0")
+        clock.reach(10 / 60)
+        assert skipped(shop) == {"10", "12"}
+    clock.minutes = 120
+    ended(run, refreshes=2)
+
+
+def test_between_two_looks_at_availability_is_time_however_long_they_take(
+    shop: Graph, clock: Clock, start: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def look(*args: Any, **options: Any) -> catalogue.Changes:
+        nonlocal looks
+        looks += 1
+        clock.minutes += 1
+        return refresh_unavailable(*args, **options)
+
+    refresh_unavailable = catalogue.refresh_unavailable
+    monkeypatch.setattr(catalogue, "refresh_unavailable", look)
+    run = start(quiet_minutes=1000)
+    clock.reach(clock.minutes)
+    clock.reach(clock.minutes)
+    assert looks == 1
+    clock.minutes = 120
+    assert run.result(60).success
 
 
 def test_a_retraining_goes_on_beside(shop: Graph, clock: Clock, start: Follow) -> None:

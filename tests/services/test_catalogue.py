@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from psycopg import sql
 
 from recsys_assets.catalogue import (
     Changes,
+    SlowQueryError,
     categories,
     product_names,
     refresh_unavailable,
@@ -259,6 +261,22 @@ def test_a_query_that_yields_no_ids_or_writes_is_refused(
         refresh_unavailable(connection, shop)
     assert connection.execute("SELECT count(*) FROM products").fetchone() == (1,)
     assert unavailable(connection) == set()
+
+
+def test_a_query_that_takes_too_long_is_told(connection: psycopg.Connection) -> None:
+    create_shop(connection)
+    quick = inspect(connection, unavailable_products_query="SELECT 1")
+    slow = inspect(connection, unavailable_products_query="SELECT 2 FROM pg_sleep(300)")
+    with connection.transaction():
+        assert refresh_unavailable(connection, quick, within=timedelta(seconds=90)).total == 1
+        # for the shop's query alone
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+    with pytest.raises(SlowQueryError, match=r"^RECSYS_UNAVAILABLE_\w+ has not .* within 0\.05 s"):
+        refresh_unavailable(connection, slow, within=timedelta(milliseconds=50))
+    assert unavailable(connection) == {"1"}
+    connection.execute("SET statement_timeout TO 50")
+    with pytest.raises(psycopg.errors.QueryCanceled):  # of every statement, as the settings say
+        refresh_unavailable(connection, slow)
 
 
 def test_ids_of_another_type_in_the_table_of_products_are_told(
