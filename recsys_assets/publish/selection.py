@@ -75,11 +75,13 @@ def selection(assortment: Assortment, scope: Scope, product_ids: Ids) -> tuple[S
     adjusted = assortment.adjusted(scope, product_ids)
     most = assortment.most_per_category
     category = assortment.category(product_ids) if most else None
+    pinned = adjusted.pinned[adjusted.pinned < len(product_ids)]
 
     def select(
         scores: NDArray[np.float32], n: int, order: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         adjust_scores(scores, adjusted)
+        scores[:, pinned] = -np.inf  # they come first anyway, and count for no category
         if category is None or most is None:
             products, values = top_n(scores, n, order)
         else:

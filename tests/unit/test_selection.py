@@ -49,6 +49,14 @@ def test_lists_are_filled_from_further_down() -> None:
     assert best.tolist() == [[9, 8, 3], [8, 7, 6]]
 
 
+def test_a_pin_takes_no_place_of_its_category() -> None:
+    wanted = assortment(set(), [1], {}, [0, 0, 0, 0, 0, 1, 1, 1, 1], 2)
+    select, _ = selection(wanted, TOP, PRODUCTS)
+    scores = np.array([[9, 8, 7, 6, 5, 4, 3, 2, 1]], np.float32)
+    products, _ = select(scores, 5, PRODUCTS)
+    assert products.tolist() == [[1, 0, 2, 5, 6]]
+
+
 @given(
     st.lists(st.lists(st.integers(-4, 4), min_size=9, max_size=9), max_size=4),
     st.sets(st.integers(0, 8)),
@@ -87,6 +95,7 @@ def test_lists_as_plain_python_makes_them(
         ranked = sorted(boosted, key=lambda p: (-boosted[p], order.index(p)))
         if categories is not None:
             of = categories
+            ranked = [p for p in ranked if p not in pinned]  # which do not count
             ranked = [
                 p
                 for at, p in enumerate(ranked)
