@@ -45,8 +45,8 @@ def test_lists_are_filled_from_further_down() -> None:
     select, _ = selection(wanted, TOP, PRODUCTS)
     scores = np.array([[9, 8, 7, 6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6, 7, 8, 9]], np.float32)
     products, best = select(scores, 3, PRODUCTS)
-    assert products.tolist() == [[8, 1, 6], [8, 6, 5]]
-    assert best.tolist() == [[9, 8, 3], [8, 7, 6]]
+    assert products.tolist() == [[8, 1, 6], [8, 7, 6]]
+    assert best.tolist() == [[9, 8, 3], [9, 8, 7]]
 
 
 def test_a_pin_takes_no_place_of_its_category() -> None:
