@@ -84,7 +84,7 @@ class ShopDatabase(ShopSettings, dg.ConfigurableResource):  # type: ignore[type-
         from recsys_assets.ingest.watermark import required_watermark
 
         with self.connect() as connection:
-            return required_watermark(connection, inspect_shop(connection, self))
+            return required_watermark(connection, inspect_shop(connection, self), self.half_life)
 
     def last_change(self) -> datetime | None:
         """The time of the latest change of an order; None in a shop without orders."""

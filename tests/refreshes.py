@@ -30,6 +30,7 @@ def refresh(
     *,
     half_life: timedelta = HALF_LIFE,
     rebuild: bool = False,
+    as_before: bool = False,
     chunk_orders: int = CHUNK_ORDERS,
     progress: Progress = lambda _done, _total: None,
     **settings: Any,
@@ -41,6 +42,7 @@ def refresh(
         half_life=half_life,
         overlap=OVERLAP,
         rebuild=rebuild,
+        as_before=as_before,
         chunk_orders=chunk_orders,
         progress=progress,
     )

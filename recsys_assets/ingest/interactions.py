@@ -96,6 +96,7 @@ def refresh_interactions(
     half_life: timedelta,
     overlap: timedelta,
     rebuild: bool = False,
+    as_before: bool = False,
     chunk_orders: int = CHUNK_ORDERS,
     log: Log = lambda _: None,
     progress: Progress = lambda _done, _total: None,
@@ -106,6 +107,7 @@ def refresh_interactions(
     the other: reads the orders changed since the watermark less ``overlap``, recomputes what they
     have changed, advances the watermark to the latest change that is not in the database's future.
 
+    ``as_before`` forbids what a change of settings asks for: ShopError instead. Otherwise
     ``rebuild``, a first run and a change of what the rows depend on (half-life, statuses, columns)
     recompute everything before, in chunks (see :mod:`recsys_assets.ingest.backfill`); ``progress``
     is told the orders done and all orders.
@@ -115,6 +117,8 @@ def refresh_interactions(
     signature = signature_of(shop, half_life)
     with connection.transaction():
         state = lock_state(connection, shop)
+        if as_before and state.signature is not None:
+            require_signature(state, signature)
         stale = state.watermark is None or state.signature != signature
         under_way = state.backfill is not None and state.signature == signature
         if not under_way and (rebuild or stale):

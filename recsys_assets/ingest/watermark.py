@@ -125,15 +125,39 @@ def backfill_under_way(connection: psycopg.Connection, shop: Shop) -> Backfill |
     return _from_json(row[0]) if row and row[0] else None
 
 
-def required_watermark(connection: psycopg.Connection, shop: Shop) -> datetime:
-    """The watermark; :class:`ShopError` before the first refresh."""
+def required_watermark(
+    connection: psycopg.Connection, shop: Shop, half_life: timedelta | None = None
+) -> datetime:
+    """The watermark; :class:`ShopError` before the first refresh.
+
+    Also when the interactions are kept by another half-life than the one given.
+    """
     watermark = orders_watermark(connection, shop)
     if watermark is None:
         raise ShopError(
             "no order is in the interactions yet: load orders, then materialize"
             " user_product_interactions"
         )
+    if half_life is not None:
+        _require_half_life(connection, shop, half_life / timedelta(days=1))
     return watermark
+
+
+def _require_half_life(connection: psycopg.Connection, shop: Shop, days: float) -> None:
+    row = connection.execute(
+        sql.SQL(
+            "SELECT (parameters #>> '{{signature,half_life_days}}')::float8 FROM {}"
+            " WHERE job_name = %s"
+        ).format(batch_metadata_table(shop)),
+        [INTERACTIONS],
+    ).fetchone()
+    kept = row[0] if row else None
+    if kept is not None and kept != days:
+        raise ShopError(
+            f"the interactions are kept by a half-life of {kept:g} days, here it is {days:g}: give"
+            " all processes the same settings (RECSYS_HALF_LIFE_DAYS, data/tuned.toml), restart"
+            " those that run, then materialize user_product_interactions"
+        )
 
 
 def _from_json(content: dict[str, Any]) -> Backfill:

@@ -141,7 +141,7 @@ def _publish_marked(
         return None
     if not plan.complete and not is_under_way(connection, shop, EVERYBODY):
         return None  # it was broken off
-    required_watermark(connection, shop)
+    required_watermark(connection, shop, session.half_life)
     through, marks = marked_users(connection, shop, most=CHUNK_USERS)
     last = len(marks) < CHUNK_USERS
     edition = Edition(plan.model_version, datetime.now(UTC), through)
@@ -177,7 +177,7 @@ def publish_everybody(
     """
     connection, shop = session.connection, session.shop
     with publishing(connection, shop, EVERYBODY):
-        through = required_watermark(connection, shop)
+        through = required_watermark(connection, shop, session.half_life)
         assortment = current_assortment(session)
         edition = Edition(maker.plan.model_version, datetime.now(UTC), through)
         room = _require_room(session, client, maker, assortment, edition)
@@ -186,7 +186,7 @@ def publish_everybody(
         written = 0
         for chunk in _chunks_of_users(session, chunk_interactions):
             with publishing(connection, shop, FAMILY):
-                required_watermark(connection, shop)  # no rebuild has begun
+                required_watermark(connection, shop, session.half_life)  # no rebuild has begun
                 _, marks = marked_users(connection, shop, whose=chunk)
                 purchases = _purchases(session, maker, sql.SQL("WHERE {}").format(chunk))
                 for lists in lists_of(purchases, maker, assortment, edition)[1]:
@@ -198,7 +198,7 @@ def publish_everybody(
         last = False
         while not last:
             with publishing(connection, shop, FAMILY):
-                required_watermark(connection, shop)
+                required_watermark(connection, shop, session.half_life)
                 latest, marks = marked_users(connection, shop, most=CHUNK_USERS)
                 last = len(marks) < CHUNK_USERS
                 lists, _ = _lists_of_marked(session, maker, edition, marks)

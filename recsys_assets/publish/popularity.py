@@ -13,23 +13,27 @@ from recsys_assets.publish.changed_users import publishing
 from recsys_assets.publish.merchandising import Scope
 from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_writer import Edition, publish
-from recsys_assets.publish.selection import Assortment, read_assortment, selection
+from recsys_assets.publish.selection import Assortment, selection
 from recsys_assets.shop_session import ShopSession
 from serving import contract
 from serving.contract import Family, ScoredProduct, TopBuys
 
 
 def publish_popular(
-    session: ShopSession, client: Client, length: int, most: int | None = None
+    session: ShopSession,
+    client: Client,
+    length: int,
+    assortment: Assortment,
+    *,
+    whole: bool = True,
 ) -> tuple[Edition, pa.Table]:
     """Publish the ``length`` most popular products from the popularity kept up in PostgreSQL.
 
-    Returns what the list knows, and the popularity: (product_id, weight, orders) of the ``most``
-    popular products, or of all. Where the shop wants more in its lists than the best, all are read.
-    Raises ShopError before the first refresh.
+    Returns what the list knows, and the popularity: (product_id, weight, orders) of all products,
+    best first, or where it is not asked for as a ``whole``, of those that the list may be of. It is
+    the same list. Raises ShopError before the first refresh.
     """
-    assortment = read_assortment(session)
-    most = most if assortment.is_empty else None
+    most = None if whole else rows_needed(assortment, length)
     with publishing(session.connection, session.shop, Family.GLOBAL_TOP_BUYS):
         watermark = required_watermark(session.connection, session.shop)
         popularity = session.read(
@@ -45,6 +49,17 @@ def publish_popular(
             popularity["product_id"].to_numpy(),
         )
     return edition, popularity
+
+
+def rows_needed(assortment: Assortment, length: int) -> int | None:
+    """How many of the most popular products a list of ``length`` may be of; None: of all.
+
+    Each of those left out lets one more come in. Pins are in the list wherever they stand.
+    """
+    wishes = assortment.rules.of(Scope.TOP_BUYS)
+    if assortment.most_per_category or wishes.boosts:
+        return None
+    return length + len(assortment.unavailable) + len(wishes.blocked)
 
 
 def popular_list(

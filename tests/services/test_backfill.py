@@ -198,7 +198,7 @@ def test_lists_are_published_anew_after_it(connection: psycopg.Connection) -> No
     create_shop(connection, ORDERS)
     refresh(connection)
     shop = inspect(connection)
-    plan = Plan("v1", Lengths(), complete=True)
+    plan = Plan("v1", Lengths(), by_affinity=True, complete=True)
     save_plan(connection, shop, plan, day(1))
     refresh(connection)
     assert read_plan(connection, shop) == plan

@@ -29,7 +29,7 @@ from recsys_assets.shop import Shop, inspect_shop
 from recsys_assets.tables import changed_users_table, create_tables, forget_publication, mark_users
 from tests.shops import create_shop, day, id_of
 
-PLAN = Plan("20250301T030000.000000Z", lengths=Lengths(top_buys=20, explained=10))
+PLAN = Plan("20250301T030000.000000Z", lengths=Lengths(top_buys=20, explained=10), by_affinity=True)
 IDS = ["bigint", "text", "uuid"]
 USERS = st.sets(st.integers(1, 8))
 

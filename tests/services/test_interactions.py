@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.database import connect
+from recsys_assets.database import ShopError, connect
 from recsys_assets.ingest.interactions import refresh_interactions
-from recsys_assets.ingest.watermark import orders_watermark
+from recsys_assets.ingest.watermark import orders_watermark, required_watermark
 from recsys_assets.tables import OUR_TABLES, forget_orders
 from tests.refreshes import (
     HALF_LIFE,
@@ -351,3 +351,27 @@ def test_orders_that_were_replaced_are_all_read_again(connection: psycopg.Connec
     forget_orders(connection, inspect(connection))
     assert refresh(connection).watermark == day(1)
     assert list(interactions(connection)) == [(8, 11)]
+
+
+def test_who_goes_on_as_before_rebuilds_nothing_for_other_settings(
+    connection: psycopg.Connection,
+) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1))])
+    refresh(connection, as_before=True)
+    before = row_versions(connection)
+    with pytest.raises(ShopError, match="restart those that run"):
+        refresh(connection, as_before=True, half_life=HALF_LIFE / 2)
+    connection.rollback()
+    assert row_versions(connection) == before
+    assert refresh(connection, half_life=HALF_LIFE / 2).rebuilt
+
+
+def test_weights_are_not_read_by_another_half_life(connection: psycopg.Connection) -> None:
+    create_shop(connection, [Order(1, 1, [5], day(1))])
+    shop = inspect(connection)
+    with pytest.raises(ShopError, match="materialize user_product_interactions"):
+        required_watermark(connection, shop, HALF_LIFE)
+    refresh(connection)
+    assert required_watermark(connection, shop, HALF_LIFE) == day(1)
+    with pytest.raises(ShopError, match=r"half-life of 10 days, here it is 5"):
+        required_watermark(connection, shop, HALF_LIFE / 2)

@@ -396,7 +396,9 @@ def test_changed_lists_are_of_the_model_of_all(
     assert len(shop.lists()[newcomer].products) == 3
     assert shop.explained()[newcomer] == [p.product_id for p in shop.lists()[newcomer].products][:2]
     contents = shop.contents()
-    shop.everybody(shop.makers.of(Plan(first, replace(LENGTHS, top_buys=3, explained=2))))
+    shop.everybody(
+        shop.makers.of(Plan(first, replace(LENGTHS, top_buys=3, explained=2), by_affinity=True))
+    )
     assert shop.contents() == contents
     assert shop.users(only_changed=False).model_version == second
     assert len(shop.lists()[newcomer].products) == 9  # all that there are
