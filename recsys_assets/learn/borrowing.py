@@ -29,7 +29,11 @@ class Borrowed:
 
 
 def borrow(
-    top: TopConsequents, categories: NDArray[np.int64], product_orders: NDArray[Any], top_n: int
+    top: TopConsequents,
+    categories: NDArray[np.int64],
+    product_orders: NDArray[Any],
+    top_n: int,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> Borrowed:
     """Give each product that was sold but has no list that of its category.
 
@@ -42,6 +46,7 @@ def borrow(
         categories: int64 [P], a number from 0 for the category of each product; -1: none.
         product_orders: int [P], orders with each product.
         top_n: length of a borrowed list, at most.
+        excluded: bool [P], what no borrowed list has; None: nothing.
 
     Returns:
         The lists there were, unchanged, and the borrowed ones, strongest first; equal strengths by
@@ -58,7 +63,7 @@ def borrow(
         )
     own = np.diff(top.indptr)
     # One more than is shown: the product itself may be in its category's list.
-    of_categories = _category_lists(top, categories, top_n + 1)
+    of_categories = _category_lists(top, categories, top_n + 1, excluded)
     wanting = (own == 0) & (product_orders > 0) & (categories >= 0)
     borrowers = np.flatnonzero(wanting)
     owner, row = _rows_of(of_categories.indptr, categories[borrowers])
@@ -81,7 +86,10 @@ def borrow(
 
 
 def _category_lists(
-    top: TopConsequents, categories: NDArray[np.int64], top_n: int
+    top: TopConsequents,
+    categories: NDArray[np.int64],
+    top_n: int,
+    excluded: NDArray[np.bool_] | None,
 ) -> TopConsequents:
     """A list per category: the consequents that are strongest on average of its products."""
     n_products, n_categories = len(categories), int(categories.max(initial=-1)) + 1
@@ -96,6 +104,8 @@ def _category_lists(
     )
     means = sparse.coo_array(weights @ lists)
     order = np.lexsort((means.col, -means.data, means.row))
+    if excluded is not None:
+        order = order[~excluded[means.col[order]]]
     category = means.row[order]
     shown = np.arange(len(order)) - np.searchsorted(category, category) < top_n
     order, category = order[shown], category[shown]

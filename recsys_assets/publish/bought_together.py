@@ -20,7 +20,7 @@ from recsys_assets.publish.redis_client import Client
 from recsys_assets.publish.redis_pipe import set_write, write_all
 from recsys_assets.publish.redis_room import Room, Value, room_for
 from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, write
-from recsys_assets.publish.selection import Assortment
+from recsys_assets.publish.selection import CANDIDATES_PER_PLACE, Assortment
 from serving import contract
 from serving.contract import Family, Pairing
 
@@ -58,8 +58,11 @@ def lists_from_rules(
     """
     categories = assortment.category(rules.product_ids)
     top = top_consequents(rules, len(rules.product_ids), min_orders)
-    borrowed = borrow(top, categories, rules.product_orders, length)
+    wanted = assortment.adjusted(Scope.BOUGHT_TOGETHER, rules.product_ids)
     most = assortment.most_per_category
+    # More than is shown: the cap and rules for single lists leave some out, boosts move some up.
+    candidates = CANDIDATES_PER_PLACE * length if assortment.rules.rules or most else length
+    borrowed = borrow(top, categories, rules.product_orders, candidates, wanted.excluded)
     adjusted, product_ids = adjust_pairings(
         borrowed.top,
         assortment.rules,
@@ -75,7 +78,7 @@ def lists_from_rules(
         adjusted,
         product_ids,
         borrowers & (np.diff(adjusted.indptr) > 0),
-        assortment.adjusted(Scope.BOUGHT_TOGETHER, rules.product_ids),
+        wanted,
         min_orders,
     )
 

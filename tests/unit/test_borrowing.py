@@ -63,6 +63,14 @@ def test_a_product_is_not_in_its_own_list() -> None:
     assert found[PEAR] == [(QUINCE, 0.9)]
 
 
+def test_what_is_excluded_makes_room_for_others() -> None:
+    lists: list[Pairings] = [[(CHEESE, 0.9), (TEA, 0.5), (WINE, 0.1)], [], [], [], [], []]
+    excluded = np.isin(np.arange(6), [CHEESE, TEA])
+    found = lists_of(borrow(top_of(lists), CATEGORIES, ORDERS, 1, excluded))
+    assert found[APPLE] == lists[APPLE]
+    assert found[PEAR] == [(WINE, 0.1)]
+
+
 def test_who_would_only_find_itself_gets_no_list() -> None:
     lists: list[Pairings] = [[(QUINCE, 0.9)], [], [], [], [], []]
     found = borrow(top_of(lists), CATEGORIES, ORDERS, 5)
@@ -86,7 +94,7 @@ def test_a_category_for_each_product_is_needed() -> None:
 
 
 @st.composite
-def shops(draw: st.DrawFn) -> tuple[list[Pairings], list[int], list[int], int]:
+def shops(draw: st.DrawFn) -> tuple[list[Pairings], list[int], list[int], int, list[bool]]:
     n = draw(st.integers(1, 9))
     lists = []
     for product in range(n):
@@ -97,16 +105,17 @@ def shops(draw: st.DrawFn) -> tuple[list[Pairings], list[int], list[int], int]:
         lists.append(list(zip(chosen, strengths, strict=True)) * draw(st.integers(0, 1)))
     numbers = st.lists(st.integers(-1, 2), min_size=n, max_size=n)
     orders = st.lists(st.integers(0, 2), min_size=n, max_size=n)
-    return lists, draw(numbers), draw(orders), draw(st.integers(1, 4))
+    excluded = st.lists(st.booleans(), min_size=n, max_size=n)
+    return lists, draw(numbers), draw(orders), draw(st.integers(1, 4)), draw(excluded)
 
 
 @settings(max_examples=200, deadline=None)
 @given(shop=shops())
 def test_borrowed_lists_are_those_of_a_plain_implementation(
-    shop: tuple[list[Pairings], list[int], list[int], int],
+    shop: tuple[list[Pairings], list[int], list[int], int, list[bool]],
 ) -> None:
-    lists, categories, orders, top_n = shop
-    found = borrow(top_of(lists), np.array(categories), np.array(orders), top_n)
+    lists, categories, orders, top_n, excluded = shop
+    found = borrow(top_of(lists), np.array(categories), np.array(orders), top_n, np.array(excluded))
     for product, borrowed in enumerate(lists_of(found)):
         category = categories[product]
         if lists[product] or not orders[product] or category < 0:
@@ -119,6 +128,7 @@ def test_borrowed_lists_are_those_of_a_plain_implementation(
         means = {
             other: sum(member.get(other, 0.0) for member in members) / len(members)
             for other in {other for member in members for other in member} - {product}
+            if not excluded[other]
         }
         expected = sorted(means.values(), reverse=True)[:top_n]
         assert [strength for _, strength in borrowed] == pytest.approx(expected)

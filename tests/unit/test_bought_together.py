@@ -1,6 +1,7 @@
 """Bought Together as Redis gets it, from rules worked out by hand."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from recsys_assets.publish.bought_together import lists_from_rules, pairing_list
 from recsys_assets.publish.merchandising import Action, Rule, Scope
 from recsys_assets.publish.selection import Assortment
 from tests.assortments import assortment
+from tests.breakfasts import rules_of
 
 BREAD, BUTTER, JAM, MILK = range(4)
 
@@ -100,3 +102,46 @@ def test_lists_are_as_the_shop_wants_them_and_milk_borrows_from_its_category() -
         "product:14:bought_together": {"11": 0.428571},
     }
     assert made.product_ids[made.borrowed].tolist() == [14]
+
+
+BISCUITS, CRISPS = 0, 1
+BLOCK_6 = Rule(Scope.BOUGHT_TOGETHER, 2, 6, Action.BLOCK, 0.0)
+BOOST_3 = Rule(Scope.BOUGHT_TOGETHER, None, 3, Action.BOOST, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "borrowed"),
+    [
+        pytest.param({}, [7, 6, 5], id="the best"),
+        pytest.param({"unavailable": (7, 5, 4)}, [6, 3], id="unavailable"),
+        pytest.param({"rules": (BLOCK_6,)}, [7, 5, 4], id="blocked in its own list"),
+        pytest.param({"rules": (BOOST_3,)}, [3, 7, 6], id="boosted"),
+        pytest.param({"most_per_category": 1}, [7, 4], id="capped"),
+        pytest.param({"most_per_category": 1, "unavailable": (7,)}, [6, 4], id="capped as well"),
+    ],
+)
+def test_a_borrowed_list_is_as_long_as_asked_after_what_is_left_out(
+    wanted: dict[str, Any], borrowed: list[int]
+) -> None:
+    """Product 1 is bought with 7, 6, 5 and so on down to 3; 2 is of its category, and bought with
+    9 once.
+    """
+    orders = [[1, other] for other in range(3, 8) for _ in range(other)]
+    kinds = {1: BISCUITS, 2: BISCUITS, 3: CRISPS, 4: CRISPS} | dict.fromkeys((5, 6, 7), 2)
+    found = rules_of([*orders, [2, 9]])
+    made = lists_from_rules(
+        found,
+        assortment(*wanted.pop("rules", ()), categories=kinds, **wanted),
+        length=3,
+        min_orders=2,
+    )
+    assert made.product_ids[made.borrowed].tolist() == [2]
+    assert list(map(int, dict(pairing_lists(made))["product:2:bought_together"])) == borrowed
+
+
+def test_borrowed_lists_are_full_though_most_of_the_category_lists_are_unavailable() -> None:
+    orders = [[1, 1000 - n] for n in range(100) for _ in range(102 - n)]
+    found = rules_of([*orders, [2, 9]])
+    wanted = assortment(unavailable=tuple(range(906, 1001)), categories={1: 0, 2: 0})
+    made = lists_from_rules(found, wanted, length=3, min_orders=2)
+    assert list(dict(pairing_lists(made))["product:2:bought_together"]) == ["905", "904", "903"]
