@@ -115,6 +115,7 @@ class _Follower:
         """Bring interactions and lists up to the orders; a materialization of each asset."""
         from recsys_assets.ingest.interactions import refresh_interactions
         from recsys_assets.publish.popularity import publish_popular
+        from recsys_assets.publish.selection import read_assortment
         from recsys_assets.tables import has_purchases
 
         started = time.monotonic()
@@ -136,7 +137,8 @@ class _Follower:
             )
             return
         begun = time.monotonic()
-        edition, _ = publish_popular(session, self.client, LENGTH, most=LENGTH)
+        assortment = read_assortment(session)  # the last look is of seconds ago
+        edition, _ = publish_popular(session, self.client, LENGTH, assortment, whole=False)
         yield _materialization(
             "global_top_buys",
             {

@@ -160,10 +160,12 @@ def global_top_buys(
 
     from recsys_assets.figures import ranking
     from recsys_assets.publish.popularity import publish_popular
+    from recsys_assets.publish.selection import current_assortment
 
     started = time.monotonic()
     with shop.session() as session, redis.client() as client:
-        edition, popularity = publish_popular(session, client, config.length)
+        assortment = current_assortment(session)
+        edition, popularity = publish_popular(session, client, config.length, assortment)
     context.log.info(f"{len(popularity):,} products sold; the first {config.length} published")
     return dg.MaterializeResult(
         metadata={

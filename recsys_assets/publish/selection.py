@@ -39,11 +39,6 @@ class Assortment:
     category: Callable[[Ids], NDArray[np.int64]]
     skipped: tuple[BadRow, ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the shop wants the best, and nothing else."""
-        return not (self.rules.rules or len(self.unavailable) or self.most_per_category)
-
     def adjusted(self, scope: Scope, product_ids: Ids) -> Adjustments:
         """What is wanted in the lists of a scope, over an index of products."""
         return adjustments(self.rules, scope, self.unavailable, product_ids)
