@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from serving.contract import (
     Because,
+    BecausePinned,
     BecausePopular,
     Evidence,
     Explanations,
@@ -191,7 +192,8 @@ def top_buys_answer(
         )
     products = without(stored.products, exclude)[:limit]
     if explain and stored.source == "global":
-        explained = _explained(products, {}, BecausePopular())
+        pinned = dict.fromkeys(stored.pinned or (), BecausePinned())
+        explained = _explained(products, pinned, BecausePopular())
     elif explain:
         explained = _explained(products, _reasons(read.explanations), None)
     else:

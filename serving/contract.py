@@ -77,7 +77,7 @@ where no model has been proven; or what is popular."""
 
 
 class TopBuys(msgspec.Struct, frozen=True, kw_only=True):
-    """A ready Top Buys list, best product first."""
+    """A ready Top Buys list, best product first; in the guests', also what the shop has pinned."""
 
     schema: int = SCHEMA_VERSION
     source: Source
@@ -85,6 +85,7 @@ class TopBuys(msgspec.Struct, frozen=True, kw_only=True):
     generated_at: Instant
     orders_through: Instant | None
     products: list[ScoredProduct]
+    pinned: list[Id] | msgspec.UnsetType = msgspec.UNSET
 
 
 class WeighedPurchase(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import redis
+from msgspec import UNSET, UnsetType
 
 from serving.contract import (
     Because,
@@ -47,7 +48,13 @@ class Publisher:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
 
-    def top_buys(self, user_id: Id | None, *products: Id, source: Source | None = None) -> None:
+    def top_buys(
+        self,
+        user_id: Id | None,
+        *products: Id,
+        source: Source | None = None,
+        pinned: list[Id] | UnsetType = UNSET,
+    ) -> None:
         key = global_top_buys_key() if user_id is None else user_top_buys_key(user_id)
         value = TopBuys(
             source=source or ("global" if user_id is None else "personal"),
@@ -55,6 +62,7 @@ class Publisher:
             generated_at=GENERATED,
             orders_through=THROUGH,
             products=[ScoredProduct(product, 1.0 / rank) for rank, product in _ranked(products)],
+            pinned=pinned,
         )
         self.client.set(key, encode_top_buys(value))
 

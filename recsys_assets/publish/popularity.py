@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+from msgspec import UNSET
 
 from recsys_assets import tables
 from recsys_assets.ingest.watermark import required_watermark
@@ -82,11 +83,13 @@ def popular_list(
         )
         if math.isfinite(score)
     ]
+    pinned = set(adjusted.product_ids[adjusted.pinned].tolist())
     value = TopBuys(
         source="global",
         model_version=edition.model_version,
         generated_at=edition.generated_at,
         orders_through=edition.orders_through,
         products=products,
+        pinned=[p.product_id for p in products if p.product_id in pinned] or UNSET,
     )
     return contract.global_top_buys_key(), contract.encode_top_buys(value)

@@ -81,6 +81,17 @@ def test_what_guests_get_is_popular(api, published, params):
     ]
 
 
+@pytest.mark.parametrize("params", [{}, {"user_id": 999}])
+def test_what_is_pinned_for_guests_says_so(api, published, params):
+    published.top_buys(None, 1, 2, 3, pinned=[1, 2])
+    body = api.get(TOP_BUYS, params=params | EXPLAIN | {"exclude": 1}).json()
+    assert [(p["product_id"], p["because"]["kind"]) for p in body["products"]] == [
+        (2, "pinned"),
+        (3, "popular"),
+    ]
+    assert "pinned" not in body
+
+
 def test_top_buys_by_own_purchases_say_so(api, published):
     published.top_buys(123, 7, source="own_purchases")
     published.because(123, {7: BecauseRepeat(3, THROUGH)})

@@ -52,3 +52,4 @@ def test_the_guests_list_is_as_the_shop_wants_it() -> None:
     _, value = popular_list(popularity, 4, EDITION, wanted)
     listed = [(p["product_id"], p["score"]) for p in json.loads(value)["products"]]
     assert listed == [(7, 11.0), (4, 10.0)]
+    assert json.loads(value)["pinned"] == [7]
