@@ -1,6 +1,7 @@
 """Asset checks. Blocking ones stop what is downstream, so that the last good lists stay served."""
 
 from datetime import UTC, datetime
+from itertools import compress, islice
 
 import dagster as dg
 from pydantic import Field
@@ -268,17 +269,17 @@ def global_top_buys_readable(redis: RedisPublisher) -> dg.AssetCheckResult:
 def bought_together_readable(
     artifacts: ArtifactStore, redis: RedisPublisher
 ) -> dg.AssetCheckResult:
-    """Keys of the products with most orders read back as lists, strongest first."""
+    """Some products have a list, and of those with most orders it reads back, strongest first."""
     import numpy as np
 
-    from recsys_assets.publish.redis_reader import read_bought_together
+    from recsys_assets.publish.redis_reader import listed_products, read_bought_together
 
     _, arrays = artifacts.load(BASKET_RULES)
-    antecedents = np.unique(arrays["antecedents"][:, 0])
-    best = antecedents[np.argsort(-arrays["product_orders"][antecedents], kind="stable")[:20]]
+    best = np.argsort(-arrays["product_orders"], kind="stable")
+    products = arrays["product_ids"][best].tolist()
     with redis.client() as client:
-        products = filter(is_id, arrays["product_ids"][best].tolist())
-        lists = {product: read_bought_together(client, product) for product in products}
+        listed = islice(compress(products, listed_products(client, products)), 20)
+        lists = {product: read_bought_together(client, product) for product in listed}
     return _readable(
         {f"product {i}": [(p.product_id, p.strength) for p in pairs] for i, pairs in lists.items()}
     )

@@ -186,19 +186,35 @@ def test_rules_that_cannot_be_are_found_out(shop: Graph):
 
 
 def test_deleted_keys_are_missed(shop: Graph):
-    users, together = checks.user_top_buys_readable, checks.bought_together_readable
+    users = checks.user_top_buys_readable
     assert result_of(users, shop).passed
-    assert result_of(together, shop).passed
     assert result_of(checks.global_top_buys_readable, shop).passed
     with shop.redis() as client:
-        client.delete("user:2:top_buys", "global:top_buys", "product:10:bought_together")
+        client.delete("user:2:top_buys", "global:top_buys")
     assert not result_of(checks.global_top_buys_readable, shop).passed
     missed = result_of(users, shop)
     assert not missed.passed
     assert missed.description == "missing or not a ranking: user 2"
-    missed = result_of(together, shop)
-    assert not missed.passed
-    assert missed.description == "missing or not a ranking: product 10"
+
+
+def test_products_without_a_list_are_not_read_but_some_must_have_one(shop: Graph):
+    """Of 10, which has most orders, all that it is bought with is blocked."""
+    execute(
+        shop,
+        "INSERT INTO recommendation_rules (scope, product_id, action)"
+        " VALUES ('bought_together:10', '11', 'block'), ('bought_together:10', '12', 'block')",
+    )
+    assert failed_checks(shop.run("bought_together")) == {}
+    check = checks.bought_together_readable
+    read = result_of(check, shop)
+    assert read.passed
+    assert read.metadata["lists_read"].value == 2
+    with shop.redis() as client:
+        client.delete("product:11:bought_together", "product:12:bought_together")
+    assert not result_of(check, shop).passed
+    with shop.redis() as client:
+        client.zadd("product:12:bought_together", {"10": 1.0})
+    assert result_of(check, shop).passed
 
 
 def test_a_list_that_is_no_ranking_is_found_out(shop: Graph):
