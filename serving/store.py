@@ -81,7 +81,8 @@ class RecommendationStore:
     before the lists that it tells of, so that it is never of a later publication than they are.
 
     A read is one round trip. While any product is blocked or unavailable it is two: the second asks
-    for those of the list, and leaves them out.
+    for those of the list, and leaves them out; a third does so for the guests' list where nothing
+    of the user's is left.
     """
 
     def __init__(self, client: Redis, timeout: float) -> None:
@@ -99,7 +100,7 @@ class RecommendationStore:
         return TopBuysRead(stored, {Family.GLOBAL_TOP_BUYS: _publication(record)})
 
     async def user_top_buys(self, user_id: str, *, explain: bool = False) -> TopBuysRead:
-        """The user's own list or else the guests', and the records of both families."""
+        """The user's own list, or the guests' where nothing of it is left, and both records."""
         families = (Family.USER_TOP_BUYS, Family.GLOBAL_TOP_BUYS)
         reads = self._reads()
         for family in families:
@@ -110,9 +111,11 @@ class RecommendationStore:
             reads.get(list_key(Family.USER_TOP_BUYS_BECAUSE, user_id))
         answers, sets = await self._list_answers(reads)
         records, (own, everybody, *because) = map(_publication, answers[:2]), answers[2:]
-        stored = _decoded(decode_top_buys, everybody if own is None else own)
+        stored = await self._offered(_decoded(decode_top_buys, own), sets)
+        if everybody is not None and not (stored and stored.products):
+            stored = await self._offered(decode_top_buys(everybody), sets)
         return TopBuysRead(
-            await self._offered(stored, sets),
+            stored,
             dict(zip(families, records, strict=True)),
             _decoded(decode_explanations, *because),
         )

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from serving.contract import Family, Pairing, Repeat, blocked_key, unavailable_key
+from serving.contract import BecausePinned, Family, Pairing, Repeat, blocked_key, unavailable_key
 from serving.store import SPARE
 from tests.answers import (
     BOUGHT_TOGETHER,
@@ -97,6 +97,23 @@ def test_ids_may_be_text(api, published, path):
     publish_everywhere(published, "a:b", "sku%2F1", "käse", "42", "042")
     published.client.sadd(blocked_key(), "a:b", "käse", "042")
     assert products_of(_get(api, path, {})) == ["sku%2F1", "42"]
+
+
+@pytest.mark.parametrize("own", [[], [100, 101]])
+def test_who_has_nothing_left_is_shown_what_guests_are(api, published, own):
+    published.record(Family.USER_TOP_BUYS)
+    published.top_buys(1, *own)
+    published.because(1, dict.fromkeys(own, BecausePinned()))
+    path, params = f"{TOP_BUYS}?user_id=1", {"explain": "true"}
+    published.client.sadd(blocked_key(), 100, 101, 200)
+    body = _get(api, path, params)
+    assert (body["source"], body["products"]) == ("personal", [])
+    published.top_buys(None, 200, 100, 201)
+    body = _get(api, path, params)
+    assert (body["user_id"], body["source"]) == (1, "global")
+    assert [(p["product_id"], p["because"]["kind"]) for p in body["products"]] == [(201, "popular")]
+    published.client.delete(blocked_key())
+    assert products_of(_get(api, path, params)) == (own or [200, 100, 201])
 
 
 def test_what_two_antecedents_lead_to_may_be_blocked(api, published):
