@@ -15,6 +15,7 @@ from recsys_assets.evaluate import checks
 from recsys_assets.learn.artifacts import ArtifactError, artifact_path
 from recsys_assets.resources import ArtifactStore, RedisPublisher, ShopDatabase
 from tests.graphs import TOGETHER, Graph, failed_checks, materialized
+from tests.published import Publisher
 from tests.shops import Order, create_shop, day
 
 ORDERS = [
@@ -195,6 +196,19 @@ def test_deleted_keys_are_missed(shop: Graph):
     missed = result_of(users, shop)
     assert not missed.passed
     assert missed.description == "missing or not a ranking: user 2"
+
+
+def test_a_list_may_be_empty_but_not_everybodys(shop: Graph):
+    users = checks.user_top_buys_readable
+    with shop.redis() as client:
+        publisher = Publisher(client)
+        publisher.top_buys(2)
+        assert result_of(users, shop).passed
+        publisher.top_buys(3, 10, 10)
+        assert result_of(users, shop).description == "missing or not a ranking: user 3"
+        for user in range(1, 6):
+            publisher.top_buys(user)
+    assert not result_of(users, shop).passed
 
 
 def test_products_without_a_list_are_not_read_but_some_must_have_one(shop: Graph):
