@@ -194,7 +194,7 @@ class RecommendationsController(Controller):
         exclude: Exclude = None,
         explain: Explain = False,
     ) -> TopBuysAnswer:
-        """The user's own list, or the guests' for a guest and for a user who has none."""
+        """The user's own list, or the guests' for a guest and for a user with nothing in theirs."""
         excluded = _checked("exclude", exclude or ())
         if user_id is None:
             read = await store.guest_top_buys()

@@ -18,8 +18,6 @@ from recsys_assets.database import connect
 from recsys_assets.publish.changed_users import Plan, read_plan
 from recsys_assets.publish.changed_users import publishing as a_turn_of
 from recsys_assets.publish.personal import FAMILY
-from recsys_assets.publish.unavailable import publish_unavailable
-from serving.contract import unavailable_key
 from tests.publications import LENGTHS, Publishing, publishing
 from tests.shops import Order, add_orders, create_shop, day, id_of
 
@@ -361,23 +359,6 @@ def test_all_lists_are_made_again_after_a_rebuild_in_the_middle(
     assert shop.changed() is None
     shop.users(only_changed=True)
     assert shop.changed() is not None
-
-
-def test_what_is_blocked_while_all_are_published_stays_blocked(
-    shop: Publishing, database_url: str, redis_url: str
-) -> None:
-    blocked = str(id_of(1, shop.session.shop.product_id_type))
-
-    def block(_: int) -> None:
-        with publishing(database_url, redis_url, shop.folder) as other:
-            other.session.connection.execute(
-                "INSERT INTO recommendation_rules (product_id, action) VALUES (%s, 'block')",
-                [blocked],
-            )
-            publish_unavailable(other.session, other.client)
-
-    shop.everybody(progress=block)
-    assert shop.client.smembers(unavailable_key()) == {blocked.encode()}
 
 
 # --- The model, the lists' length and their explanations

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
 from recsys_assets.catalogue import refresh_unavailable
-from recsys_assets.publish.changed_users import publishing
+from recsys_assets.publish.changed_users import publishing as a_turn_of
 from recsys_assets.publish.redis_client import RedisUnavailableError, connect
 from recsys_assets.publish.unavailable import (
     PublishedSet,
@@ -20,9 +21,9 @@ from recsys_assets.publish.unavailable import (
 from recsys_assets.shop_session import ShopSession
 from serving.contract import Family, encode_id, unavailable_key
 from tests.commands import eventually
-from tests.publications import shop_session
+from tests.publications import publishing, shop_session
 from tests.published import Publisher
-from tests.shops import create_shop, id_of
+from tests.shops import Order, create_shop, day, id_of
 
 TRAINED = datetime(2025, 3, 1, 3, 0, 0, 123456, tzinfo=UTC)
 MARGIN = timedelta(hours=1)
@@ -122,12 +123,29 @@ def test_whoever_waits_for_another_reads_the_rules_of_then(
         ).fetchone()
 
     with shop_session(database_url) as other, ThreadPoolExecutor(1) as thread:
-        with publishing(session.connection, session.shop, "unavailable products"):
+        with a_turn_of(session.connection, session.shop, "unavailable products"):
             waiting = thread.submit(publish_unavailable, other, client)
             eventually(waits, "the other's turn")
             rule(session, "everywhere", 7, "block")
         assert waiting.result(60) == PublishedSet(1, 0, 1)
     assert held(client) == {"7"}
+
+
+def test_what_is_blocked_while_all_lists_are_published_stays_blocked(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    def block(_: int) -> None:
+        with publishing(database_url, redis_url, tmp_path) as other:
+            rule(other.session, "everywhere", 10, "block")
+            publish_unavailable(other.session, other.client)
+
+    with psycopg.connect(database_url) as connection:
+        create_shop(connection, [Order(n, n, [10, 11], day(n)) for n in (1, 2, 3)])
+    with publishing(database_url, redis_url, tmp_path) as shop:
+        shop.refresh()
+        shop.train()
+        shop.everybody(progress=block)
+        assert shop.client.smembers(unavailable_key()) == {b"10"}
 
 
 @pytest.mark.parametrize("id_type", ["text", "uuid"])
