@@ -50,9 +50,9 @@ def test_scores_worked_out_by_hand(connection: psycopg.Connection) -> None:
     )
     result = refresh(connection)
     assert interactions(connection) == {
-        (1, 5): (1 + 0.25 + 0.125, 3, day(31)),
-        (1, 6): (1, 1, day(1)),
-        (2, 5): (1, 1, day(2)),
+        (1, 5): (1 + 0.25 + 0.125, 3, day(1), day(31)),
+        (1, 6): (1, 1, day(1), day(1)),
+        (2, 5): (1, 1, day(2), day(2)),
     }
     assert (result.rebuilt, result.changed_orders, result.users_recomputed) == (True, 4, 2)
     assert (result.rows_written, result.rows_deleted) == (3, 0)
@@ -72,14 +72,14 @@ def test_what_does_not_count_makes_no_row(connection: psycopg.Connection) -> Non
         ],
     )
     refresh(connection)
-    assert interactions(connection) == {(1, 7): (1, 1, day(6))}
+    assert interactions(connection) == {(1, 7): (1, 1, day(6), day(6))}
 
 
 def test_purchases_ages_apart_do_not_underflow(connection: psycopg.Connection) -> None:
     old = datetime(1970, 1, 1, tzinfo=UTC)
     create_shop(connection, [Order(1, 1, [5], old), Order(2, 1, [5], day(1))])
     refresh(connection, half_life=timedelta(minutes=1))
-    assert interactions(connection) == {(1, 5): (1, 2, day(1))}
+    assert interactions(connection) == {(1, 5): (1, 2, old, day(1))}
     assert refresh(connection, half_life=timedelta(minutes=1)).watermark == day(1)
 
 
@@ -87,7 +87,7 @@ def test_a_shop_of_1970(connection: psycopg.Connection) -> None:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     create_shop(connection, [Order(1, 1, [5], epoch), Order(2, 1, [5], epoch - HALF_LIFE)])
     assert refresh(connection).watermark == epoch
-    assert interactions(connection) == {(1, 5): (1.5, 2, epoch)}
+    assert interactions(connection) == {(1, 5): (1.5, 2, epoch - HALF_LIFE, epoch)}
 
 
 def test_an_empty_shop(connection: psycopg.Connection) -> None:
@@ -98,7 +98,7 @@ def test_an_empty_shop(connection: psycopg.Connection) -> None:
     assert interactions(connection) == {}
     add_orders(connection, [Order(1, 1, [5], day(1))])
     assert refresh(connection).watermark == day(1)
-    assert interactions(connection) == {(1, 5): (1, 1, day(1))}
+    assert interactions(connection) == {(1, 5): (1, 1, day(1), day(1))}
 
 
 # --- Increments
@@ -143,13 +143,14 @@ def test_a_cancelled_order_takes_its_purchases_back(connection: psycopg.Connecti
     add_orders(connection, [replace(second, status="cancelled", updated_at=day(12))])
     result = refresh(connection)
     assert (result.rows_written, result.rows_deleted) == (1, 0)
-    assert interactions(connection) == {(1, 5): (1, 1, day(1)), (1, 6): (1, 1, day(1))}
+    both = (1, 1, day(1), day(1))
+    assert interactions(connection) == {(1, 5): both, (1, 6): both}
     add_orders(connection, [replace(first, status="refunded", updated_at=day(13))])
     assert refresh(connection).rows_deleted == 2
     assert interactions(connection) == {}
     add_orders(connection, [replace(first, updated_at=day(14))])
     refresh(connection)
-    assert interactions(connection) == {(1, 5): (1, 1, day(1)), (1, 6): (1, 1, day(1))}
+    assert interactions(connection) == {(1, 5): both, (1, 6): both}
 
 
 def test_edited_lines_of_an_order(connection: psycopg.Connection) -> None:
@@ -214,7 +215,8 @@ def test_an_order_that_moves_leaves_its_user_at_once(connection: psycopg.Connect
     add_orders(connection, [replace(order, user=2, updated_at=day(3))])
     result = refresh(connection)
     assert (result.difference.orders_altered, result.users_recomputed) == (1, 2)
-    assert interactions(connection) == {(2, 5): (2, 2, day(1)), (2, 6): (1, 1, day(1))}
+    once = (1, 1, day(1), day(1))
+    assert interactions(connection) == {(2, 5): (2, 2, day(1), day(1)), (2, 6): once}
 
 
 def test_a_failed_refresh_changes_nothing(connection: psycopg.Connection) -> None:
@@ -258,11 +260,12 @@ def test_shops_of_other_columns_and_types(
     add_orders(connection, [Order(3, 2, [5], day(12))])
     result = refresh(connection)
     assert (result.rebuilt, result.watermark) == (False, day(12))
-    expected: Rows = {pair(1, 5): (1, 1, day(1)), pair(2, 5): (1, 1, day(12))}
+    once = (1, 1, day(1), day(1))
+    expected: Rows = {pair(1, 5): once, pair(2, 5): (1, 1, day(12), day(12))}
     if "status" in without:
         expected[pair(1, 5)] = (1.5, 2, day(1), day(11))
     if "quantity" in without:
-        expected[pair(1, 6)] = (1, 1, day(1))
+        expected[pair(1, 6)] = once
     assert interactions(connection) == expected
 
 
