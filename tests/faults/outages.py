@@ -137,7 +137,7 @@ def redis_refuses_writes(system: System) -> Ended:
 def disk_is_full(system: System) -> Ended:
     """The artifact's file cannot grow beyond a few bytes."""
     limit = ("prlimit", f"--fsize={MISSES_BYTES}", "--")
-    return run(system, "als_model", "user_top_buys", through=limit)
+    return run(system, "als_model", "top_buys_backtest", "user_top_buys", through=limit)
 
 
 def small_disk_is_full(system: System) -> Ended:
@@ -147,7 +147,7 @@ def small_disk_is_full(system: System) -> Ended:
     with mounted(system.home.data, f"size={room}"):
         for name, content in files.items():
             (system.home.data / name).write_bytes(content)
-        return run(system, "als_model", "user_top_buys")
+        return run(system, "als_model", "top_buys_backtest", "user_top_buys")
 
 
 def current_artifacts(folder: Path) -> dict[str, bytes]:
@@ -160,7 +160,13 @@ def data_folder_is_read_only(system: System) -> Ended:
     limit = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--")
     system.home.data.chmod(0o500)
     try:
-        return run(system, "als_model", "user_top_buys", through=limit if is_root() else ())
+        return run(
+            system,
+            "als_model",
+            "top_buys_backtest",
+            "user_top_buys",
+            through=limit if is_root() else (),
+        )
     finally:
         system.home.data.chmod(0o755)
 
