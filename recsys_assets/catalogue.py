@@ -94,8 +94,8 @@ class Changes:
         return bool(self.added or self.removed)
 
 
-class SlowQueryError(ShopError):
-    """The shop's column or query did not tell in time what is unavailable; the next may do."""
+class AvailabilityError(ShopError):
+    """The shop's column or query does not tell what is unavailable, or not in time."""
 
 
 def refresh_unavailable(
@@ -106,7 +106,7 @@ def refresh_unavailable(
     Creates our tables where they are missing, and waits for others who do the same. The shop's
     query runs read-only, and no product travels here. The connection is in autocommit mode. Raises
     :class:`ShopError` that names the setting when the shop's column or query does not yield ids of
-    products, and :class:`SlowQueryError` when one of them takes longer than ``within``.
+    products, and :class:`AvailabilityError` when one of them takes longer than ``within``.
     """
     create_tables(connection, shop)
     kept = unavailable_products_table(shop)
@@ -197,14 +197,14 @@ def _ask(
     except psycopg.errors.QueryCanceled as error:
         if within is None:
             raise
-        raise SlowQueryError(
+        raise AvailabilityError(
             f"{setting} has not told within {within.total_seconds():g} s which products are"
             f" unavailable: {' '.join(str(error).split())}"
         ) from error
     except psycopg.OperationalError:  # which says nothing of the query
         raise
     except psycopg.Error as error:
-        raise ShopError(
+        raise AvailabilityError(
             f"{setting} does not tell which products are unavailable:"
             f" {' '.join(str(error).split())}. See docs/configuring.md."
         ) from error

@@ -83,7 +83,7 @@ def follow_orders(
             now = time.monotonic()
             changes = session.changes()
             if changes != seen or now - refreshed > 60 * config.quiet_minutes:
-                yield from follower.refresh()
+                yield from follower.refresh(as_before=seen is not None)
                 seen, refreshed = changes, now
             over = now - started - 60 * config.minutes
             if over >= 0 and (
@@ -111,8 +111,11 @@ class _Follower:
     client: "Client"
     makers: "ListMakers"
 
-    def refresh(self) -> Iterator[dg.AssetMaterialization]:
-        """Bring interactions and lists up to the orders; a materialization of each asset."""
+    def refresh(self, *, as_before: bool) -> Iterator[dg.AssetMaterialization]:
+        """Bring interactions and lists up to the orders; a materialization of each asset.
+
+        ``as_before``: fail when another process has other settings by now, to start anew with them.
+        """
         from recsys_assets.ingest.interactions import refresh_interactions
         from recsys_assets.publish.popularity import publish_popular
         from recsys_assets.publish.selection import read_assortment
@@ -125,6 +128,7 @@ class _Follower:
             session.shop,
             half_life=session.half_life,
             overlap=session.overlap,
+            as_before=as_before,
         )
         yield _materialization("user_product_interactions", interactions_metadata(refresh), started)
         if refresh.watermark is None:
@@ -183,13 +187,13 @@ class _Shelf:
 
     def look(self) -> None:
         """Let products that the shop has stopped selling be skipped at once."""
-        from recsys_assets.catalogue import SlowQueryError, refresh_unavailable
+        from recsys_assets.catalogue import AvailabilityError, refresh_unavailable
         from recsys_assets.publish.unavailable import publish_unavailable
 
         session, log = self.session, self.context.log
         try:
             changes = refresh_unavailable(session.connection, session.shop, within=PATIENCE)
-        except SlowQueryError as error:
+        except AvailabilityError as error:
             log.warning(f"what was unavailable stays so until the next look: {error}")
         else:
             if changes:

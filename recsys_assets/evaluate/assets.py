@@ -98,7 +98,9 @@ def top_buys_backtest(
             log=context.log.info,
             progress=Progress(context.log.info, "ALS iterations", candidate.als.iterations),
         )
-    _decide(context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force)
+    forced = _decide(
+        context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force
+    )
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, "recall@10"),
@@ -106,7 +108,7 @@ def top_buys_backtest(
             "seconds": time.monotonic() - started,
         }
     )
-    yield from _check_results(backtest, GATES, force=config.force)
+    yield from _check_results(backtest, GATES, forced=forced)
 
 
 class BasketBacktestConfig(BacktestConfig):
@@ -179,7 +181,9 @@ def bought_together_backtest(
             seed=config.seed,
             log=context.log.info,
         )
-    _decide(context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force)
+    forced = _decide(
+        context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force
+    )
     yield dg.MaterializeResult(
         metadata={
             **_metadata(backtest, BASKET_METRIC),
@@ -187,7 +191,7 @@ def bought_together_backtest(
             "seconds": time.monotonic() - started,
         }
     )
-    yield from _check_results(backtest, BASKET_GATES, force=config.force)
+    yield from _check_results(backtest, BASKET_GATES, forced=forced)
 
 
 def _of_another(
@@ -217,11 +221,11 @@ def _decide(
     *,
     incumbent: "Header | None",
     force: bool,
-) -> None:
+) -> bool:
     """Make the candidate the current version, or leave it a candidate, with what was measured.
 
-    What proves nothing takes the place of nothing that is relied on. The current version, evaluated
-    again, stays what it is, and so does the leave it once had.
+    Returns whether it is accepted by force. What proves nothing takes the place of nothing that is
+    relied on. The current version, evaluated again, stays what it is, and so does the leave it had.
     """
     judgement = backtest.judgement
     is_current = incumbent is not None and incumbent.version == header.version
@@ -241,6 +245,7 @@ def _decide(
         f"{header.name} {header.version} is {how}"
         f"{' and not used' if stays_behind and not is_current else ''}: {judgement}"
     )
+    return forced
 
 
 def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:
@@ -282,13 +287,13 @@ def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:
 
 
 def _check_results(
-    backtest: "Backtest", gates: Mapping[str, tuple[str, str]], *, force: bool
+    backtest: "Backtest", gates: Mapping[str, tuple[str, str]], *, forced: bool
 ) -> Iterator[dg.AssetCheckResult]:
     """The outcome of every gate; a refusal is an error, and blocks, unless it is overridden."""
     judgement = backtest.judgement
     for name, (against, _) in gates.items():
         held = [gate for gate in judgement.gates if gate.against == against]
-        blocks = not force and any(gate in judgement.failed_gates for gate in held)
+        blocks = not forced and any(gate in judgement.failed_gates for gate in held)
         described = "; ".join(map(str, held)) or f"nothing to hold it against: no {against}"
         yield dg.AssetCheckResult(
             check_name=name,
