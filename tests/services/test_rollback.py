@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from recsys_assets.learn.artifacts import (
     artifact_path,
     current_version,
     load_artifact,
+    make_current,
+    save_artifact,
     version_path,
     versions,
 )
@@ -142,6 +145,25 @@ def test_a_version_that_does_not_load_changes_nothing(graph: Graph, damage: Any)
         go_back(graph, "als_model")
     assert current_version(graph.folder, "als_model") == newest
     assert contents(graph.published()) == second
+    assert "rolled_back_from" not in latest_metadata(graph, "als_model")
+
+
+def test_a_version_of_a_release_without_such_recipes_changes_nothing(graph: Graph) -> None:
+    published = train(graph, "als_model", 0)
+    header, arrays = load_artifact(graph.folder, "als_model")
+    foreign = replace(
+        header,
+        created_at=header.created_at - timedelta(days=1),
+        parameters={"factors": 8, "iterations": 2, "half_life_days": 90.0},
+    )
+    save_artifact(graph.folder, foreign, arrays, keep=3)
+    make_current(graph.folder, "als_model", header.version)
+    files = {path.name: path.read_bytes() for path in graph.folder.iterdir()}
+    kept = re.escape(f"Kept: {header.version} (current), {foreign.version}.")
+    with pytest.raises(RollbackError, match=rf"(?s)another release.*Nothing was changed\. {kept}"):
+        go_back(graph, "als_model")
+    assert {path.name: path.read_bytes() for path in graph.folder.iterdir()} == files
+    assert contents(graph.published()) == published
     assert "rolled_back_from" not in latest_metadata(graph, "als_model")
 
 

@@ -1,6 +1,5 @@
 """The search for settings: what is tried, what it is chosen by, and what is then written."""
 
-import io
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -13,29 +12,21 @@ from typing import Any
 
 import psycopg
 import pytest
-from rich.console import Console
 
 from recsys_assets.evaluate import bought_together, top_buys, tune
 from recsys_assets.evaluate.backtest import METRIC, BasketSizes, read_baskets
 from recsys_assets.evaluate.tune import Periods, TooFewError, Trial
-from recsys_assets.ingest.interactions import refresh_interactions
-from recsys_assets.learn.als import AlsParameters
 from recsys_assets.learn.blending import Blend, Ranker
 from recsys_assets.learn.mining import Mining, mine
 from recsys_assets.learn.recipe import Recipe, train
-from recsys_assets.session import Session
-from recsys_assets.settings import Settings
 from recsys_assets.shop_session import ShopSession
 from recsys_assets.tuned import FILE, read_tuned
-from recsys_assets.tuning import tune_shop
 from tests.commands import Home
 from tests.publications import shop_session
 from tests.shops import Order, create_shop, day
+from tests.tunings import DAYS, LONG, QUICK, counted, periods_of, tuned_by
 
-DAYS = timedelta(days=28)
-QUICK = Recipe(AlsParameters(factors=8, iterations=2), Blend(), timedelta(days=120))
 SIZES = BasketSizes(2, 100, None)
-LONG = 1e6  # seconds
 
 
 @pytest.fixture
@@ -65,23 +56,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"factors": (4, 8), "alpha": (1.0,), "regularization": (3.0, 10.0), "iterations": (2,)}
     monkeypatch.setattr(tune, "OF_ALS", small)
     monkeypatch.setattr(tune, "BLENDS_PER_MODEL", 2)
-
-
-def counted(session: ShopSession) -> ShopSession:
-    refresh_interactions(
-        session.connection,
-        session.shop,
-        half_life=session.half_life,
-        overlap=session.overlap,
-        rebuild=True,
-    )
-    return session
-
-
-def periods_of(session: ShopSession) -> Periods:
-    periods = tune.periods_of(session, DAYS)
-    assert periods is not None
-    return periods
 
 
 def trials_of(
@@ -285,15 +259,6 @@ def test_the_best_has_the_highest_mean_and_is_the_first_among_equals() -> None:
 
 
 # --- The command
-
-
-def tuned_by(url: str, data: Path, **options: Any) -> tuple[Path | None, str]:
-    """What `recsys tune` returns and prints."""
-    console = Console(file=io.StringIO(), width=160)
-    settings = Settings(database_url=url, data_dir=data, half_life_days=60)
-    chosen = {"minutes": 0.0, "held_out_days": 28, "seed": 7} | options
-    path = tune_shop(console, Session(settings), **chosen)
-    return path, console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_is_better_is_written_beside_what_was_set_by_hand(

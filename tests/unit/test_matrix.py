@@ -1,5 +1,7 @@
 """Ids to positions and back, and the matrix of interactions, on columns small enough to see."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -63,6 +65,22 @@ def test_codes_lead_back_to_the_values(values: list[int] | list[str]) -> None:
     codes, ids = encode_ids(pa.chunked_array([column]))
     assert ids[codes].tolist() == values
     assert ids.tolist() == sorted(set(values))
+
+
+@given(
+    st.lists(st.lists(st.integers(-9, 9)), max_size=5)
+    | st.lists(st.lists(st.text("abü")), max_size=5),
+    st.booleans(),
+)
+def test_chunks_make_no_difference(chunks: list[list[Any]], is_text: bool) -> None:
+    """Chunks with other values each, the same ones in another order, or none at all."""
+    values = [value for chunk in chunks for value in chunk]
+    is_text = isinstance(values[0], str) if values else is_text
+    column = pa.chunked_array(chunks, type=pa.string() if is_text else pa.int64())
+    codes, ids = encode_ids(column)
+    assert ids.tolist() == sorted(set(values))
+    assert codes.tolist() == [sorted(set(values)).index(value) for value in values]
+    assert (codes.dtype, ids.dtype) == (np.int32, object if is_text else np.int64)
 
 
 def test_positions_of_integers() -> None:
