@@ -57,8 +57,9 @@ class Header:
 
     @property
     def is_relied_on(self) -> bool:
-        """Whether its backtest has not left it unproven, or it was accepted all the same."""
-        return self.evaluation.get("verdict") != "unproven" or bool(self.evaluation["forced"])
+        """Whether it is proven, accepted by force, or from before there were backtests."""
+        evaluation = self.evaluation
+        return not evaluation or evaluation["verdict"] == "proven" or bool(evaluation["forced"])
 
 
 def artifact_path(folder: Path, name: str) -> Path:

@@ -199,6 +199,11 @@ def test_the_current_version_can_be_refused_when_it_is_evaluated_again(sample: G
     told = rf"top_buys_backtest .* {accepted.version} refused: worse than own frequency"
     assert re.search(told, status(sample))
 
+    # A publication of all is still not made by what was refused.
+    users = len(users_lists(sample))
+    assert sample.run("user_top_buys").success
+    assert sources(sample) == {("own_purchases", accepted.version): users}
+
 
 # --- The follower of orders ---------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ def store(folder: Path) -> ArtifactStore:
         ({}, True),  # of a release that evaluated nothing
         ({"verdict": "proven", "forced": False}, True),
         (UNPROVEN, False),
+        ({"verdict": "refused", "forced": False}, False),
         ({"verdict": "unproven", "forced": True}, True),
         ({"verdict": "refused", "forced": True}, True),
     ],
