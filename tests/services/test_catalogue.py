@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 
 from recsys_assets.catalogue import (
-    Changes,
     AvailabilityError,
+    Changes,
     categories,
     product_names,
     refresh_unavailable,
@@ -271,7 +271,9 @@ def test_a_query_that_takes_too_long_is_told(connection: psycopg.Connection) -> 
         assert refresh_unavailable(connection, quick, within=timedelta(seconds=90)).total == 1
         # for the shop's query alone
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
-    with pytest.raises(AvailabilityError, match=r"^RECSYS_UNAVAILABLE_\w+ has not .* within 0\.05 s"):
+    with pytest.raises(
+        AvailabilityError, match=r"^RECSYS_UNAVAILABLE_\w+ has not .* within 0\.05 s"
+    ):
         refresh_unavailable(connection, slow, within=timedelta(milliseconds=50))
     assert unavailable(connection) == {"1"}
     connection.execute("SET statement_timeout TO 50")
