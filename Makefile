@@ -45,6 +45,10 @@ test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the l
 	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults \
 		tests/services/test_interactions_history.py $(PYTEST_FLAGS)
 
+.PHONY: test-slow
+test-slow: .venv/dev.stamp  ## Run the tests that take long: decisions about models, and tuning.
+	RECSYS_TEST_SLOW=1 $(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
 .PHONY: check
 check: .venv/dev.stamp  ## Lint, formatting and types.
 	$(BIN)/ruff check .

@@ -24,7 +24,21 @@ SMALL_SAMPLE_HOUSEHOLDS = 200
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 FAST_REDIS = {"appendfsync": "no"}
 
+SLOW = os.environ.get("RECSYS_TEST_SLOW") == "1"
+
 _numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the marker of what takes long and is not run every time."""
+    config.addinivalue_line("markers", "slow: only with RECSYS_TEST_SLOW=1 (make test-slow)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``slow``, unless it is asked for."""
+    left_out = [item for item in items if not SLOW and item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", autouse=True)

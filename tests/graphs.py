@@ -66,7 +66,8 @@ class Graph:
         defs = self.definitions
         given = config or {}
         forced = {
-            name: {"force": force, **given.get(name, {})} for name in self._backtests(assets, job)
+            name: ({"force": True, "max_users": 30} if force else {}) | given.get(name, {})
+            for name in self._backtests(assets, job)
         }
         chosen = (
             defs.resolve_implicit_global_asset_job_def() if assets else defs.resolve_job_def(job)

@@ -25,6 +25,8 @@ from recsys_assets.status import status_tables
 from tests.graphs import PERSONAL, Graph, checks, materialized, metadata
 from tests.shops import Order, add_orders, create_shop, day
 
+pytestmark = pytest.mark.slow
+
 MODEL, BACKTEST = "als_model", "top_buys_backtest"
 GOOD = {"factors": 16, "iterations": 3}
 # What users buy again is drowned in what they may like.

@@ -376,8 +376,9 @@ def test_without_a_candidate_the_current_version_is_evaluated(forced: Step, agai
     told = checks(again.done, "top_buys_backtest")
     assert told["holds_incumbent"].description == "nothing to hold it against: no incumbent"
     assert not told["beats_popularity"].passed
-    assert not again.done.success
-    assert again.files["als_model.pkl"] == forced.files["als_model.pkl"]
+    assert again.done.success, "it keeps the leave that it has"
+    assert again.current.version == forced.current.version
+    assert again.current.evaluation["forced"]
     assert again.candidate is None
     assert again.published == forced.published
 

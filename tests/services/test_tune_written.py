@@ -16,6 +16,8 @@ from recsys_assets.tuned import FILE
 from tests.publications import shop_session
 from tests.tunings import LONG, QUICK, counted, periods_of, tuned_by
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sample(small_sample_database_url: str) -> Iterator[ShopSession]:
