@@ -297,10 +297,11 @@ def _print_backtests(where: Console, folder: Path, *, only_refused: bool = False
         refused_candidate,
     )
 
+    where.width = max(where.width, WIDTH)  # narrower, figures would be cut off
     for name in BACKTESTS:
         header = (refused_candidate if only_refused else evaluated_last)(folder, name)
         for table in backtest_tables(header) if header else ():
-            where.print(table, width=max(where.width, WIDTH))
+            where.print(table)
 
 
 def _materialize(
