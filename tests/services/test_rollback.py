@@ -76,7 +76,9 @@ def latest_metadata(graph: Graph, asset: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
-@pytest.mark.parametrize("name", ARTIFACTS)
+@pytest.mark.parametrize(
+    "name", ["als_model", pytest.param("basket_rules", marks=pytest.mark.slow)]
+)
 def test_each_rollback_serves_the_lists_of_one_version_before(graph: Graph, name: str) -> None:
     first, second, third = (train(graph, name, number) for number in range(3))
     assert first != second != third
@@ -199,6 +201,7 @@ def test_a_publication_that_fails_says_what_is_current(graph: Graph) -> None:
     assert contents(graph.published()) == second
 
 
+@pytest.mark.slow
 def test_config_is_that_of_the_publication(graph: Graph) -> None:
     train(graph, "basket_rules", 0)
     train(graph, "basket_rules", 1)
