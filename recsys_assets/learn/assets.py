@@ -262,12 +262,7 @@ def basket_rules(
         raise ShopError("the shop has no orders: there are no baskets to mine")
     since = last_change - shop.basket_window if shop.basket_window else None
     baskets, counts = _read_baskets(shop, since)
-    context.log.info(
-        f"{counts.baskets:,} baskets of {counts.orders:,} orders"
-        f"{f' since {since}' if since else ''}; left out: {counts.too_small:,}"
-        f" with fewer than {shop.min_basket_products} products, {counts.too_large:,} with more"
-        f" than {shop.max_basket_products}"
-    )
+    context.log.info(_told(counts, shop, since))
     read = time.monotonic()
     mining = mining_of(config, artifacts.tuned(BASKET_RULES))
     itemsets, rules = mine(baskets, mining)
@@ -320,6 +315,15 @@ def _read_baskets(shop: ShopDatabase, since: datetime | None) -> "tuple[Baskets,
         lines["product_id"],
         min_products=shop.min_basket_products,
         max_products=shop.max_basket_products,
+    )
+
+
+def _told(counts: "BasketCounts", shop: ShopDatabase, since: datetime | None) -> str:
+    return (
+        f"{counts.baskets:,} baskets of {counts.orders:,} orders"
+        f"{f' since {since}' if since else ''}; left out: {counts.too_small:,}"
+        f" with fewer than {shop.min_basket_products} products, {counts.too_large:,} with more"
+        f" than {shop.max_basket_products}"
     )
 
 

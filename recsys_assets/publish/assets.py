@@ -209,8 +209,6 @@ def bought_together(
     Ordered by strength, the lift shrunk by the orders expected by chance, so that coincidences of
     rare products do not come first.
     """
-    import numpy as np
-
     from recsys_assets.learn.artifacts import from_arrays
     from recsys_assets.learn.rules import BasketRules
     from recsys_assets.publish.bought_together import (
@@ -241,9 +239,7 @@ def bought_together(
             progress=Progress(context.log.info, "products published", len(lists.listed)),
         )
         publish_unavailable(session, client)
-        best = np.argsort(-rules.product_orders, kind="stable")
-        best = best[np.isin(best, lists.listed)][:3]
-        examples = _bought_with(shop, client, rules.product_ids[best].tolist())
+        examples = _bought_with(shop, client, lists.most_ordered(3))
     yield dg.MaterializeResult(
         metadata={
             "products": published.keys,

@@ -22,7 +22,7 @@ from recsys_assets.publish.redis_room import Room, Value, room_for
 from recsys_assets.publish.redis_writer import Edition, Progress, Published, finish, write
 from recsys_assets.publish.selection import CANDIDATES_PER_PLACE, Assortment
 from serving import contract
-from serving.contract import Family, Pairing
+from serving.contract import Family, Id, Pairing
 
 SAMPLE = 200
 
@@ -47,6 +47,12 @@ class PairingLists:
     def listed(self) -> NDArray[np.int64]:
         """Positions of the products that have a list."""
         return np.flatnonzero(np.diff(self.top.indptr))
+
+    def most_ordered(self, n: int) -> list[Id]:
+        """Ids of the ``n`` products with most orders that have a list."""
+        best = np.argsort(-self.rules.product_orders, kind="stable")
+        ids: list[Id] = self.rules.product_ids[best[np.isin(best, self.listed)][:n]].tolist()
+        return ids
 
 
 def lists_from_rules(
