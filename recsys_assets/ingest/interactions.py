@@ -107,10 +107,9 @@ def refresh_interactions(
     the other: reads the orders changed since the watermark less ``overlap``, recomputes what they
     have changed, advances the watermark to the latest change that is not in the database's future.
 
-    ``as_before`` forbids what a change of settings asks for: ShopError instead. Otherwise
     ``rebuild``, a first run and a change of what the rows depend on (half-life, statuses, columns)
-    recompute everything before, in chunks (see :mod:`recsys_assets.ingest.backfill`); ``progress``
-    is told the orders done and all orders.
+    recompute everything before, in chunks, of which ``progress`` is told the orders done and all
+    orders (:mod:`recsys_assets.ingest.backfill`). ``as_before``: ShopError upon such a change.
     """
     started = time.monotonic()
     create_tables(connection, shop)
