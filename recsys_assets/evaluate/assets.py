@@ -101,13 +101,7 @@ def top_buys_backtest(
     forced = _decide(
         context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force
     )
-    yield dg.MaterializeResult(
-        metadata={
-            **_metadata(backtest, "recall@10"),
-            "version": header.version,
-            "seconds": time.monotonic() - started,
-        }
-    )
+    yield _result(header, backtest, "recall@10", started)
     yield from _check_results(backtest, GATES, forced=forced)
 
 
@@ -184,13 +178,7 @@ def bought_together_backtest(
     forced = _decide(
         context, artifacts, header, arrays, backtest, incumbent=incumbent, force=config.force
     )
-    yield dg.MaterializeResult(
-        metadata={
-            **_metadata(backtest, BASKET_METRIC),
-            "version": header.version,
-            "seconds": time.monotonic() - started,
-        }
-    )
+    yield _result(header, backtest, BASKET_METRIC, started)
     yield from _check_results(backtest, BASKET_GATES, forced=forced)
 
 
@@ -246,6 +234,19 @@ def _decide(
         f"{' and not used' if stays_behind and not is_current else ''}: {judgement}"
     )
     return forced
+
+
+def _result(
+    header: "Header", backtest: "Backtest", metric: str, started: float
+) -> dg.MaterializeResult[None]:
+    """The materialization of a backtest that began at ``started``, a monotonic time."""
+    return dg.MaterializeResult(
+        metadata={
+            **_metadata(backtest, metric),
+            "version": header.version,
+            "seconds": time.monotonic() - started,
+        }
+    )
 
 
 def _metadata(backtest: "Backtest", metric: str) -> dict[str, Any]:
