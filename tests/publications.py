@@ -56,6 +56,18 @@ def shop_session(url: str, **settings: Any) -> Iterator[ShopSession]:
         yield ShopSession(connection, shop, chosen.half_life, chosen.overlap, read)
 
 
+Open = Callable[..., ShopSession]
+"""Makes a shop of orders and opens a session with it."""
+
+
+def refreshed(session: ShopSession) -> ShopSession:
+    """The session, once all orders are counted."""
+    refresh_interactions(
+        session.connection, session.shop, half_life=session.half_life, overlap=session.overlap
+    )
+    return session
+
+
 @dataclass(frozen=True)
 class Publishing:
     """A shop, the folder of its models, and the Redis of its lists."""

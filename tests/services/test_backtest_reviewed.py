@@ -1,61 +1,30 @@
 """Backtests of Top Buys where orders are very old, change meanwhile, or are of repeats alone."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 
 from recsys_assets.evaluate import past
 from recsys_assets.evaluate.backtest import METRIC, Backtest, backtest_top_buys
 from recsys_assets.evaluate.gates import Verdict
 from recsys_assets.evaluate.top_buys import ALL, SCOPES, read_split
-from recsys_assets.ingest.interactions import refresh_interactions
 from recsys_assets.learn.als import AlsParameters
 from recsys_assets.learn.blending import Blend
 from recsys_assets.learn.recipe import Recipe
 from recsys_assets.shop_session import ShopSession
-from tests.publications import shop_session
-from tests.shops import Order, create_shop, day
+from tests.publications import Open
+from tests.shops import Order, day
 
 HALF_LIFE = timedelta(days=120)
 RECIPE = Recipe(AlsParameters(factors=16, iterations=3), Blend(), HALF_LIFE)
 BY_OTHER_WEIGHTS = replace(RECIPE, half_life=timedelta(days=60))
 READS = 3  # queries by which one split is read
 
-Open = Callable[[Sequence[Order]], ShopSession]
 Change = Callable[[ShopSession, list[int]], object]
-
-
-@pytest.fixture
-def open_shop(database_url: str) -> Iterator[Open]:
-    """Opens a shop of these orders, all of them counted."""
-    with ExitStack() as stack:
-
-        def opened(orders: Sequence[Order]) -> ShopSession:
-            with closing(psycopg.connect(database_url)) as connection:
-                create_shop(connection, orders)
-            return counted(stack.enter_context(shop_session(database_url)))
-
-        yield opened
-
-
-@pytest.fixture
-def sample(small_sample_database_url: str) -> Iterator[ShopSession]:
-    """200 households of the sample shop."""
-    with shop_session(small_sample_database_url) as session:
-        yield counted(session)
-
-
-def counted(session: ShopSession) -> ShopSession:
-    refresh_interactions(
-        session.connection, session.shop, half_life=HALF_LIFE, overlap=session.overlap
-    )
-    return session
 
 
 def measured(

@@ -1,11 +1,8 @@
 """The backtest of Bought Together, from the orders in PostgreSQL to the judgement."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from recsys_assets.evaluate.backtest import Backtest, BasketSizes, backtest_bought_together
@@ -13,8 +10,8 @@ from recsys_assets.evaluate.bought_together import CART, ONE_PRODUCT
 from recsys_assets.evaluate.gates import Verdict
 from recsys_assets.learn.mining import Mining
 from recsys_assets.shop_session import ShopSession
-from tests.publications import shop_session
-from tests.shops import Order, create_shop, day
+from tests.publications import Open
+from tests.shops import Order, day
 
 BREAD, BUTTER, JAM, MILK, TEA = range(1, 6)
 RAW_LIFT = Mining(shrinkage=0.0, antecedent_shrinkage=0.0)
@@ -22,21 +19,6 @@ RAW_LIFT = Mining(shrinkage=0.0, antecedent_shrinkage=0.0)
 EARLIER = [Order(n, None, [BREAD, BUTTER] if n % 2 else [MILK, JAM], day(n)) for n in range(1, 50)]
 LATER = [Order(n, n, [BREAD, BUTTER] if n % 2 else [MILK, TEA], day(n)) for n in range(50, 80)]
 HELD_OUT = [Order(n, 1, [BREAD, BUTTER] if n % 2 else [MILK, TEA], day(n)) for n in range(80, 108)]
-
-Open = Callable[..., ShopSession]
-
-
-@pytest.fixture
-def open_shop(database_url: str) -> Iterator[Open]:
-    """Opens a shop of these orders."""
-    with ExitStack() as stack:
-
-        def opened(orders: list[Order], *, id_type: str = "bigint") -> ShopSession:
-            with closing(psycopg.connect(database_url)) as connection:
-                create_shop(connection, orders, id_type=id_type)
-            return stack.enter_context(shop_session(database_url))
-
-        yield opened
 
 
 def measured(
@@ -121,13 +103,6 @@ def test_where_nothing_can_be_measured_nothing_is_proven(
     assert backtest.judgement.verdict is Verdict.UNPROVEN
     assert backtest.judgement.is_too_few
     assert (backtest.cutoff is None) == (not orders)
-
-
-@pytest.fixture
-def sample(small_sample_database_url: str) -> Iterator[ShopSession]:
-    """200 households of the sample shop."""
-    with shop_session(small_sample_database_url) as session:
-        yield session
 
 
 def test_rules_are_held_against_what_is_obvious_and_those_in_use(sample: ShopSession) -> None:

@@ -21,15 +21,12 @@ salt 1; decayed they are tea 1.5, rusk 1, milk 0.75, jam 0.375, salt 0.125.
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from math import log2
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 
 from recsys_assets.evaluate import top_buys
@@ -49,14 +46,13 @@ from recsys_assets.evaluate.top_buys import (
     read_split,
     score,
 )
-from recsys_assets.ingest.interactions import refresh_interactions
 from recsys_assets.learn.als import AlsParameters
 from recsys_assets.learn.blending import Blend, Repeats
 from recsys_assets.learn.recipe import Recipe
 from recsys_assets.shop_session import ShopSession
 from tests.commands import ROOT
-from tests.publications import shop_session
-from tests.shops import Order, create_shop, day, id_of
+from tests.publications import Open
+from tests.shops import Order, day, id_of
 
 TEA, MILK, RUSK, JAM, SALT, KIWI = range(10, 16)
 HALF_LIFE = timedelta(days=10)
@@ -86,35 +82,6 @@ AFTER = [
 ]
 SMALL = Recipe(AlsParameters(factors=8, iterations=2, regularization=0.1), Blend(), HALF_LIFE)
 SECOND = 1 / log2(3)  # what a hit in the second place gains
-
-Open = Callable[..., ShopSession]
-
-
-@pytest.fixture
-def open_shop(database_url: str) -> Iterator[Open]:
-    """Opens a shop of these orders, all of them counted."""
-    with ExitStack() as stack:
-
-        def opened(orders: list[Order], *, id_type: str = "bigint") -> ShopSession:
-            with closing(psycopg.connect(database_url)) as connection:
-                create_shop(connection, orders, id_type=id_type)
-            return refreshed(stack.enter_context(shop_session(database_url)))
-
-        yield opened
-
-
-@pytest.fixture
-def sample(small_sample_database_url: str) -> Iterator[ShopSession]:
-    """200 households of the sample shop."""
-    with shop_session(small_sample_database_url) as session:
-        yield refreshed(session)
-
-
-def refreshed(session: ShopSession) -> ShopSession:
-    refresh_interactions(
-        session.connection, session.shop, half_life=HALF_LIFE, overlap=session.overlap
-    )
-    return session
 
 
 def split_of(session: ShopSession, *, max_users: int = 100, seed: int = 1) -> Split:
@@ -370,7 +337,7 @@ def test_a_sample_of_the_users_is_measured(sample: ShopSession) -> None:
 BY_ONE_CORE = """
 import json, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from tests.publications import shop_session
+from tests.publications import Open, refreshed, shop_session
 from tests.services.test_evaluate_top_buys import figures
 with shop_session(sys.argv[1]) as session:
     print(json.dumps(figures(session)))

@@ -5,8 +5,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix, random_array
 
-from recsys_assets.learn.als import AlsModel, AlsParameters, fit_als, fold_in, nearest_products
+from recsys_assets.learn.als import AlsParameters, fit_als, fold_in, nearest_products
 from recsys_assets.learn.matrix import Interactions
+from tests.made_models import model_of
 
 
 def interactions(dense: np.ndarray) -> Interactions:
@@ -76,19 +77,6 @@ def test_the_nearest_products_point_the_same_way() -> None:
 
 
 # --- Folding in
-
-
-def model_of(factors: np.ndarray, *, alpha: float = 1.0, regularization: float = 10.0) -> AlsModel:
-    """A model of these product factors."""
-    products = len(factors)
-    return AlsModel(
-        product_factors=factors.astype(np.float32),
-        product_ids=np.arange(products, dtype=np.int64),
-        popularity=np.ones(products, np.float32),
-        user_count=1,
-        alpha=alpha,
-        regularization=regularization,
-    )
 
 
 def some_weights(users: int, products: int) -> csr_matrix:

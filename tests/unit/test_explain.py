@@ -10,22 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix, random_array
 from threadpoolctl import threadpool_limits
 
-from recsys_assets.learn.als import AlsModel, AlsParameters, fit_als, fold_in
+from recsys_assets.learn.als import AlsParameters, fit_als, fold_in
 from recsys_assets.learn.explain import explain, user_explainer
 from recsys_assets.learn.matrix import Interactions
-
-
-def model_of(factors: np.ndarray, *, alpha: float = 1.0, regularization: float = 10.0) -> AlsModel:
-    """A model of these product factors."""
-    products = len(factors)
-    return AlsModel(
-        product_factors=factors.astype(np.float32),
-        product_ids=np.arange(products, dtype=np.int64),
-        popularity=np.ones(products, np.float32),
-        user_count=1,
-        alpha=alpha,
-        regularization=regularization,
-    )
+from tests.made_models import model_of
 
 
 def some_weights(users: int, products: int, *, density: float = 0.3) -> csr_matrix:
