@@ -56,6 +56,7 @@ def freshness_policies(settings: Settings) -> Mapping[str, dg.FreshnessPolicy]:
         "basket_rules": models,
         "bought_together_backtest": models,
         "bought_together": models,
+        "product_names": models,
     }
 
 

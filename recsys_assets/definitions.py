@@ -24,6 +24,7 @@ ASSETS = [
     learn.basket_rules,
     evaluate.bought_together_backtest,
     publish.bought_together,
+    publish.product_names,
 ]
 
 

@@ -326,3 +326,15 @@ def some_users(connection: psycopg.Connection, shop: Shop, most: int) -> list[An
         [most],
     ).fetchall()
     return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]
+
+
+def users_by_purchases(connection: psycopg.Connection, shop: Shop, most: int) -> list[Any]:
+    """Ids of the users with the most purchases, these first."""
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT user_id FROM {} GROUP BY user_id"
+            " ORDER BY sum(purchase_count) DESC, user_id LIMIT %s"
+        ).format(interactions_table(shop)),
+        [most],
+    ).fetchall()
+    return [row[0] if isinstance(row[0], int) else str(row[0]) for row in rows]

@@ -10,6 +10,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 
 from serving.controllers import HealthController, RecommendationsController
+from serving.explorer_routes import ExplorerController
 from serving.metrics import MetricsController, RequestTimer, count_request
 from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
@@ -27,6 +28,7 @@ OPENAPI = OpenAPIConfig(
     use_handler_docstrings=True,
     tags=[
         Tag(name="Recommendations", description="What the shop's pages show."),
+        Tag(name="Explorer", description="What people need who look at the lists."),
         Tag(name="Health", description="What an orchestrator asks."),
     ],
 )
@@ -48,6 +50,7 @@ def create_app(settings: ServingSettings | None = None) -> Litestar:
     return Litestar(
         route_handlers=[
             RecommendationsController,
+            ExplorerController,
             HealthController,
             MetricsController,
             start_page,

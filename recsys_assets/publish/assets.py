@@ -1,4 +1,4 @@
-"""The assets of the stage publish: three families of keys in Redis."""
+"""The assets of the stage publish: three families of keys in Redis, and the products' names."""
 
 import time
 from collections.abc import Iterator
@@ -65,6 +65,14 @@ class UserTopBuysConfig(TopBuysConfig):
         return Lengths(self.length, self.explained, self.buy_again)
 
 
+class ProductNamesConfig(dg.Config):
+    """Whose names are published."""
+
+    most: int = Field(
+        100_000, ge=1, description="products whose names are published, the most popular first"
+    )
+
+
 class BoughtTogetherConfig(dg.Config):
     """Which rules make a list."""
 
@@ -96,6 +104,7 @@ def user_top_buys(
     whose orders have changed.
     """
     from recsys_assets.publish.list_making import ListMakers
+    from recsys_assets.publish.names import publish_example_users
     from recsys_assets.publish.personal import NoRoomError, publish_users
 
     started = time.monotonic()
@@ -112,6 +121,8 @@ def user_top_buys(
         except NoRoomError as error:
             yield _room(ROOM_FOR_USERS, error.room)
             raise dg.Failure(str(error), allow_retries=False) from error
+        if not config.only_changed:
+            publish_example_users(session, client)
         examples = _top_buys_of(client, shop.some_users(3))
     yield dg.MaterializeResult(
         metadata=top_buys_metadata(published)
@@ -255,6 +266,44 @@ def bought_together(
         }
     )
     yield _room(ROOM_FOR_PRODUCTS, room)
+
+
+@dg.asset(
+    deps=[user_product_interactions],
+    group_name="publish",
+    kinds={"postgres", "redis"},
+    owners=["team:data"],
+    tags={"domain": "recommendations"},
+    code_version="1",
+)
+def product_names(
+    context: dg.AssetExecutionContext,
+    config: ProductNamesConfig,
+    shop: ShopDatabase,
+    redis: RedisPublisher,
+) -> dg.MaterializeResult[None]:
+    """Names of the products that are sold, and what finds them by a part, for the explorer page.
+
+    No list depends on them. A shop without a table of products has none.
+    """
+    from recsys_assets.publish.names import publish_names
+
+    started = time.monotonic()
+    with shop.session() as session, redis.client() as client:
+        published = publish_names(session, client, config.most)
+        named = session.shop.products is not None and session.shop.products_name is not None
+    if not named:
+        context.log.info("no table with names of products is configured: none are published")
+    return dg.MaterializeResult(
+        metadata={
+            "names": published.total,
+            "names_written": published.written,
+            "names_removed": published.removed,
+            "search_entries": published.searched,
+            "names_configured": named,
+            "seconds": time.monotonic() - started,
+        }
+    )
 
 
 def _room(spec: dg.AssetCheckSpec, room: "Room | None") -> dg.AssetCheckResult:

@@ -19,9 +19,14 @@ key                                          type        value
 ``unavailable:products``                     set         products that the shop does not sell now
 ``blocked:products``                         set         products that the shop blocks: its own set,
                                                          which publication never writes
+``names:{products}``                         hash        names of products; field: the product's id
+``search:{products}``                        sorted set  what finds a product by part of its name; see
+                                                         :func:`search_members`
+``examples:users``                           string      JSON of the ids of a few users with lists
 ===========================================  ==========  ===========================================
 
-The members of the sets are ids as :func:`encode_id` writes them. Strength is the shrunk lift.
+The members of the sets are ids as :func:`encode_id` writes them. Strength is the shrunk lift. The
+braces around ``products`` stand in the keys: they keep what is renamed in one slot of a cluster.
 """
 
 from serving.contract.codecs import (
@@ -32,6 +37,7 @@ from serving.contract.codecs import (
     decode_pairings,
     decode_publication,
     decode_top_buys,
+    decode_users,
     encode_also,
     encode_buy_again,
     encode_evidence,
@@ -39,6 +45,7 @@ from serving.contract.codecs import (
     encode_pairings,
     encode_publication,
     encode_top_buys,
+    encode_users,
 )
 from serving.contract.ids import (
     MAX_ID_LENGTH,
@@ -61,6 +68,17 @@ from serving.contract.keys import (
     publication_key,
     unavailable_key,
     user_top_buys_key,
+)
+from serving.contract.names import (
+    MAX_NAME_LENGTH,
+    clean_name,
+    example_users_key,
+    found_id,
+    names_key,
+    search_key,
+    search_members,
+    search_range,
+    staged_key,
 )
 from serving.contract.values import (
     SCHEMA_VERSION,
@@ -88,6 +106,7 @@ from serving.contract.values import (
 
 __all__ = [
     "MAX_ID_LENGTH",
+    "MAX_NAME_LENGTH",
     "SCHEMA_VERSION",
     "Because",
     "BecausePinned",
@@ -115,6 +134,7 @@ __all__ = [
     "blocked_key",
     "borrowed_key",
     "bought_together_key",
+    "clean_name",
     "decode_also",
     "decode_buy_again",
     "decode_evidence",
@@ -123,6 +143,7 @@ __all__ = [
     "decode_pairings",
     "decode_publication",
     "decode_top_buys",
+    "decode_users",
     "encode_also",
     "encode_buy_again",
     "encode_evidence",
@@ -131,13 +152,21 @@ __all__ = [
     "encode_pairings",
     "encode_publication",
     "encode_top_buys",
+    "encode_users",
+    "example_users_key",
     "family_pattern",
+    "found_id",
     "global_top_buys_key",
     "id_of_key",
     "is_id",
     "known_through",
     "list_key",
+    "names_key",
     "publication_key",
+    "search_key",
+    "search_members",
+    "search_range",
+    "staged_key",
     "unavailable_key",
     "user_top_buys_key",
 ]

@@ -20,6 +20,7 @@ _Value = TypeVar("_Value", TopBuys, Explanations, BuyAgain, Evidence, Publicatio
 _Json = TypeVar("_Json")
 _encode = msgspec.json.Encoder().encode
 _also_decoder = msgspec.json.Decoder(list[tuple[Id, float]])
+_users_decoder = msgspec.json.Decoder(list[Id])
 
 
 def _decoder(kind: type[_Value]) -> Callable[[bytes], _Value]:
@@ -85,6 +86,16 @@ def encode_also(pairings: Iterable[Pairing]) -> bytes:
 def decode_also(data: bytes) -> list[Pairing]:
     """The products from their JSON; :class:`ContractError` when it is not of this schema."""
     return [Pairing(product_id, strength) for product_id, strength in _decode(_also_decoder, data)]
+
+
+def encode_users(user_ids: Iterable[Id]) -> bytes:
+    """JSON of the ids of some users."""
+    return _encode(list(user_ids))
+
+
+def decode_users(data: bytes) -> list[Id]:
+    """The ids from their JSON; :class:`ContractError` when it is not of this schema."""
+    return _decode(_users_decoder, data)
 
 
 def _decode(decoder: msgspec.json.Decoder[_Json], data: bytes) -> _Json:

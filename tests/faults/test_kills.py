@@ -30,6 +30,7 @@ ASSETS = [
     "basket_rules",
     "bought_together_backtest",
     "global_top_buys",
+    "product_names",
 ]
 ANYWHERE = "anywhere"
 FOLLOWING_STEP = "follow_orders"

@@ -25,12 +25,13 @@ UPSTREAM = {
     "user_top_buys": {"top_buys_backtest", "user_product_interactions"},
     "global_top_buys": {"user_product_interactions"},
     "bought_together": {"bought_together_backtest"},
+    "product_names": {"user_product_interactions"},
 }
 STAGES = {
     "ingest": {"orders", "order_items", "user_product_interactions"},
     "learn": {"als_model", "basket_rules"},
     "evaluate": {"top_buys_backtest", "bought_together_backtest"},
-    "publish": {"user_top_buys", "global_top_buys", "bought_together"},
+    "publish": {"user_top_buys", "global_top_buys", "bought_together", "product_names"},
 }
 BLOCKING = {
     "orders": {"orders_readable"},
@@ -127,6 +128,7 @@ def test_freshness_follows_the_settings():
         "basket_rules": 180,
         "bought_together_backtest": 180,
         "bought_together": 180,
+        "product_names": 180,
     }
 
 

@@ -31,6 +31,7 @@ from tests.shops import Order, add_orders, create_shop, day, id_of
 ASSETS = {
     "user_product_interactions",
     "global_top_buys",
+    "product_names",
     *PERSONAL,
     *TOGETHER,
 }

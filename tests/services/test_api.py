@@ -325,6 +325,7 @@ def test_the_document_describes_every_parameter_and_answer(document):
         BUY_AGAIN.rstrip("/"),
         BOUGHT_TOGETHER.rstrip("/"),
         f"{BOUGHT_TOGETHER}{{product_id}}",
+        *(f"/api/explorer/{name}" for name in ("names", "products", "users")),
     }
     for operation in operations.values():
         assert operation["description"]

@@ -21,6 +21,7 @@ ASSETS = [
     "user_product_interactions",
     *PERSONAL,
     "global_top_buys",
+    "product_names",
     *TOGETHER,
 ]
 ORDERS = "id,user_id,created_at\n1,7,2025-01-01\n2,,2025-01-02\n"
@@ -43,7 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         printed = home.recsys("materialize", "--force")  # so few households prove little
         for asset in ASSETS:
             assert re.search(rf"{asset} materialized in \d+\.\d s", printed)
-        assert "8 assets in" in printed
+        assert "9 assets in" in printed
         yield home
     # commands leave nothing in the folder that they are called from
     assert {path.name for path in home.folder.iterdir()} <= {

@@ -46,7 +46,7 @@ def test_make_demo_shows_recommendations_and_ends(home: Home):
     )
     printed = done.stdout
     assert done.returncode == 0, printed
-    assert "8 assets in" in printed
+    assert "9 assets in" in printed
     for outcome in ("top_buys_backtest: als_model is", "bought_together_backtest: basket_rules is"):
         assert re.search(rf"^{outcome} \w+ by \d+ measured", printed, re.M)
     tables = re.findall(r"^(Top Buys of .*|Bought together with .*)$", printed, re.M)
@@ -154,7 +154,7 @@ def test_up_ends_when_one_of_its_processes_does(home: Home):
 def test_a_sample_with_all_of_its_orders_is_a_demo_without_new_ones(home: Home):
     home.recsys("load-sample", "--replace", "--households", 60)
     with staying(home, *DEMO, ports=free_ports()) as (command, printed):
-        assert "8 assets in" in printed  # the models were of other orders
+        assert "9 assets in" in printed  # the models were of other orders
         assert "No orders come in: this sample was loaded with all of its orders." in printed
         assert home.pids_of("recsys simulate") == []
         assert command.interrupt() == 0, command.printed()
@@ -167,7 +167,7 @@ def test_a_run_that_is_ended_ends_at_once_and_spoils_nothing(
     with home.started("materialize") as command:
         command.wait_for("materialized in")
         assert end(command) == 130
-        assert "8 assets in" not in command.printed()
+        assert "9 assets in" not in command.printed()
         assert "Traceback" not in command.printed()
     assert home.processes() | home.servers() == set()
     assert "Top Buys of user 1 (own purchases)" in home.recsys("show", "user", 1)
