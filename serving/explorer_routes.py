@@ -50,7 +50,6 @@ Directory = NamedDependency[ProductDirectory]
 Search = Annotated[
     str,
     QueryParameter(
-        query="search",
         min_length=1,
         max_length=100,
         description="The first letters of words of a name, in their order.",
@@ -77,7 +76,7 @@ def _responses(answer: type[Any], description: str, example: Any) -> dict[int, R
     }
 
 
-def _directory(store: RecommendationStore) -> ProductDirectory:
+def _directory(store: NamedDependency[RecommendationStore]) -> ProductDirectory:
     return ProductDirectory(store)
 
 

@@ -20,7 +20,7 @@ key                                          type        value
 ``blocked:products``                         set         products that the shop blocks: its own set,
                                                          which publication never writes
 ``names:{products}``                         hash        names of products; field: the product's id
-``search:{products}``                        sorted set  what finds a product by part of its name; see
+``search:{products}``                        sorted set  what finds products by part of a name: see
                                                          :func:`search_members`
 ``examples:users``                           string      JSON of the ids of a few users with lists
 ===========================================  ==========  ===========================================
