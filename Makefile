@@ -74,6 +74,14 @@ bench-incremental: .venv/dev.stamp  ## Measure refreshes beside rebuilds in shop
 bench-freshness: .venv/dev.stamp  ## Measure the time from an order to the changed answer, in a system of its own.
 	$(BIN)/python benchmarks/freshness.py
 
+.PHONY: bench-serving
+bench-serving: .venv/bench.stamp  ## Measure the API beside Django and FastAPI; wants wrk and redis-tools.
+	$(BIN)/python benchmarks/serving_api.py
+
+.PHONY: soak
+soak: .venv/bench.stamp  ## Ten minutes at half the peak rate while the whole graph republishes.
+	$(BIN)/python benchmarks/soak.py
+
 .PHONY: clean
 clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 	rm -rf .venv .recsys .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
@@ -91,6 +99,10 @@ clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 	@$(PIP) -e '.[local,dev]'
 	@$(call need,libgomp1,$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")')
 	@touch $@ .venv/local.stamp
+
+.venv/bench.stamp: .venv/local.stamp
+	@$(PIP) -e '.[local,bench]'
+	@touch $@
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found: install one, or make PYTHON=/path/to/it"; exit 1; }
