@@ -1,7 +1,7 @@
 // How a list is shown: its products with strength and evidence, its age, and the call that asks it.
 
 import { curl } from "./api.js";
-import { ago, moment, number, sourceOf } from "./texts.js";
+import { ago, moment, sourceOf, strength } from "./texts.js";
 
 const shown = new WeakMap();
 
@@ -17,16 +17,18 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 // Show a list in its section: {about, source, call, answer, items, empty}. Of items, each is
-// {name, id, href, current, strength, evidence}. A list that is shown already is left as it is, and
-// with it the place of whoever reads it.
+// {name, href, current, strength, evidence}. A list that is shown already is left as it is. Where the
+// focus is in a list that changes, it stays on its product, or goes to the title where that is gone.
 export function showList(section, list, now) {
   const text = JSON.stringify(list);
   if (shown.get(section) === text) return;
   shown.set(section, text);
   const title = section.querySelector("h2");
-  const hadFocus = section.contains(document.activeElement);
+  const focused = section.contains(document.activeElement) ? document.activeElement : null;
   section.replaceChildren(title, ...parts(list, now));
-  if (hadFocus) title.focus();
+  if (!focused || focused === title) return;
+  const links = [...section.querySelectorAll("a")];
+  (links.find((link) => link.href === focused.href) ?? title).focus();
 }
 
 // Forget what is shown, and say instead why nothing is.
@@ -62,7 +64,7 @@ function product(item, most) {
       { class: "strength", title: "comparable within this list only" },
       bar,
       element("span", { class: "visually-hidden" }, "strength "),
-      number(item.strength),
+      strength(item.strength),
     ),
     element("span", { class: "evidence" }, item.evidence),
   );

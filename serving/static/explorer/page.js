@@ -93,7 +93,8 @@ function render(view) {
   showList(
     sections.buyAgain,
     {
-      about: user === null ? "Guests have no history: choose a customer." : `For customer ${user}, due first`,
+      about: user === null ? "Guests have no history: choose a customer." : `For customer ${user}`,
+      source: user === null ? undefined : "rhythm",
       call: user !== null && calls.buyAgain(user),
       answer: buyAgain,
       items: buyAgain?.products.map((p) => item(p, p.score, repeat(p, now))) ?? [],
@@ -127,9 +128,9 @@ function choices({ user, product }) {
     element("li", {}, element("a", { href: address(id, product), "aria-current": String(id === user) }, id));
   byId("examples").replaceChildren(...examples.slice(0, 8).map(link));
   byId("users").replaceChildren(...examples.map((id) => element("option", { value: id })));
-  byId("guest").href = address(null, product);
-  byId("guest").setAttribute("aria-current", String(user === null));
-  byId("user").value = user ?? "";
+  byId("as-guest").href = address(null, product);
+  byId("as-guest").setAttribute("aria-current", String(user === null));
+  if (document.activeElement !== byId("user")) byId("user").value = user ?? ""; // nobody types
 }
 
 // Say what is wrong. What passes is tried again by itself.

@@ -4,6 +4,7 @@ const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", 
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", maximumSignificantDigits: 2 });
+const STRENGTH = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const COUNT = new Intl.NumberFormat("en");
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
@@ -12,11 +13,12 @@ const SOURCES = {
   personal: "their own, by the model",
   own_purchases: "their own purchases, no model is proven",
   global: "what is popular with everybody",
+  rhythm: "by their own rhythm, what is due first",
   category: "as its whole category is bought",
   product: "from this product's own orders",
 };
 
-export const number = (value) => NUMBER.format(value);
+export const strength = (value) => STRENGTH.format(value);
 export const moment = (text) => MOMENT.format(new Date(text));
 export const sourceOf = (source) => SOURCES[source] ?? source;
 
