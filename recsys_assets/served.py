@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from redis import RedisCluster
-from redis import asyncio as aio
-
 from recsys_assets.publish.redis_client import unavailable
 from recsys_assets.session import Session
-from serving.store import RecommendationStore, StoreUnavailable
+from serving.redis.turn import RedisUnavailable
+from serving.store import RecommendationStore, open_store
 
 TIMEOUT_SECONDS = 60.0
 
@@ -22,15 +20,14 @@ def ask(session: Session, question: Question[_Read]) -> _Read:
 
     Raises RedisUnavailableError, and ContractError for values that are not of this release.
     """
-    with session.redis() as client:
-        kind: Any = aio.RedisCluster if isinstance(client, RedisCluster) else aio.Redis
+    url = session.settings.redis_url or ""
 
     async def answer() -> _Read:
-        async with kind.from_url(session.settings.redis_url) as client:
-            return await question(RecommendationStore(client, TIMEOUT_SECONDS))
+        async with open_store(url, TIMEOUT_SECONDS) as store:
+            return await question(store)
 
     try:
         return asyncio.run(answer())
-    except StoreUnavailable as error:
+    except RedisUnavailable as error:
         reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise unavailable("does not tell what it serves", reason) from error

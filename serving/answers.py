@@ -29,11 +29,12 @@ from serving.contract import (
 )
 from serving.readings import BoughtTogetherRead, BuyAgainRead, ProductRead, TopBuysRead, without
 
-_FAMILIES: dict[Source, Family] = {
+FAMILIES: dict[Source, Family] = {
     "personal": Family.USER_TOP_BUYS,
     "own_purchases": Family.USER_TOP_BUYS,
     "global": Family.GLOBAL_TOP_BUYS,
 }
+"""Which family a Top Buys list belongs to."""
 
 ModelVersion = Annotated[str | None, Meta(description="The model that made the list.")]
 GeneratedAt = Annotated[datetime | None, Meta(description="When the list was made.")]
@@ -203,7 +204,7 @@ def top_buys_answer(
         source=stored.source,
         model_version=stored.model_version,
         generated_at=stored.generated_at,
-        orders_through=known_through(stored, records.get(_FAMILIES[stored.source])),
+        orders_through=known_through(stored, records.get(FAMILIES[stored.source])),
         products=explained,
     )
 

@@ -3,15 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 
+from serving.caching import CacheHeaders
 from serving.controllers import HealthController, RecommendationsController
 from serving.explorer_routes import ExplorerController
-from serving.metrics import MetricsController, RequestTimer, count_request
+from serving.front import Front
+from serving.metrics import MetricsController
 from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
 from serving.settings import ServingSettings
@@ -34,7 +36,7 @@ OPENAPI = OpenAPIConfig(
 )
 
 
-def create_app(settings: ServingSettings | None = None) -> Litestar:
+def create_app(settings: ServingSettings | None = None) -> Front:
     """The API, with its settings from the environment unless given.
 
     Redis need not be there: it is looked for when a request needs it.
@@ -43,13 +45,17 @@ def create_app(settings: ServingSettings | None = None) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with open_store(settings) as store:
+        async with open_store(settings.redis_url, settings.redis_timeout_seconds) as store:
             app.state.store = store
             yield
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
-            RecommendationsController,
+            Router(
+                "/",
+                route_handlers=[RecommendationsController],
+                middleware=[CacheHeaders(settings.max_age_seconds)],
+            ),
             ExplorerController,
             HealthController,
             MetricsController,
@@ -58,12 +64,11 @@ def create_app(settings: ServingSettings | None = None) -> Litestar:
         ],
         dependencies={"store": Provide(_store, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[RequestTimer()],
-        before_send=[count_request],
         lifespan=[lifespan],
         openapi_config=OPENAPI,
         logging_config=None,
     )
+    return Front(app, settings.in_flight)
 
 
 def _store(state: State) -> RecommendationStore:

@@ -25,6 +25,7 @@ from serving.answers import (
 )
 from serving.contract import ContractError, encode_id
 from serving.problems import BAD_REQUEST, UNAVAILABLE, refused
+from serving.ready import DEFAULT_LIMIT, ReadyBoughtTogether, ReadyTopBuys
 from serving.store import RecommendationStore
 
 MAX_CART = 50
@@ -178,6 +179,7 @@ class RecommendationsController(Controller):
 
     @get(
         "/top-buys",
+        middleware=[ReadyTopBuys()],
         summary="Top Buys",
         responses=_list_responses(
             TopBuysAnswer,
@@ -190,7 +192,7 @@ class RecommendationsController(Controller):
         self,
         store: Store,
         user_id: UserId = None,
-        limit: Limit = 10,
+        limit: Limit = DEFAULT_LIMIT,
         exclude: Exclude = None,
         explain: Explain = False,
     ) -> TopBuysAnswer:
@@ -215,7 +217,11 @@ class RecommendationsController(Controller):
         ),
     )
     async def buy_again(
-        self, store: Store, user_id: KnownUserId, limit: Limit = 10, exclude: Exclude = None
+        self,
+        store: Store,
+        user_id: KnownUserId,
+        limit: Limit = DEFAULT_LIMIT,
+        exclude: Exclude = None,
     ) -> BuyAgainAnswer:
         """What the user buys again and again, first what is due by their own rhythm."""
         _checked("user_id", [user_id])
@@ -229,6 +235,7 @@ class RecommendationsController(Controller):
 
     @get(
         "/bought-together/{product_id:path}",
+        middleware=[ReadyBoughtTogether()],
         summary="Bought Together",
         responses=_list_responses(
             BoughtTogetherAnswer,
@@ -241,7 +248,7 @@ class RecommendationsController(Controller):
         self,
         store: Store,
         product_id: ProductId,
-        limit: Limit = 10,
+        limit: Limit = DEFAULT_LIMIT,
         exclude: Exclude = None,
         explain: Explain = False,
     ) -> BoughtTogetherAnswer:
@@ -271,7 +278,7 @@ class RecommendationsController(Controller):
         self,
         store: Store,
         product_id: CartIds,
-        limit: Limit = 10,
+        limit: Limit = DEFAULT_LIMIT,
         exclude: Exclude = None,
         explain: Explain = False,
     ) -> CartAnswer:
@@ -314,7 +321,7 @@ class HealthController(Controller):
 
 
 def _count(name: str, source: str, products: Sequence[object]) -> None:
-    metrics.recommendations.labels(name, source if products else "empty").inc()
+    metrics.count_list(name, source if products else "empty")
 
 
 def _checked(parameter: str, ids: Iterable[str]) -> frozenset[str]:

@@ -4,12 +4,9 @@ The series live in prometheus-client's default registry; under several workers t
 folder in PROMETHEUS_MULTIPROC_DIR before this is imported, and any worker then tells of all.
 """
 
-from time import perf_counter
+from functools import cache
 
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.plugins.prometheus import PrometheusController
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -21,7 +18,10 @@ http_seconds = Histogram(
     "recsys_http_request_seconds", "From request to answer.", ["route"], buckets=_SECONDS
 )
 redis_seconds = Histogram(
-    "recsys_redis_read_seconds", "Round trips to Redis that were answered.", buckets=_SECONDS
+    "recsys_redis_round_trip_seconds", "Round trips to Redis that were answered.", buckets=_SECONDS
+)
+redis_reads = Counter(
+    "recsys_redis_reads_total", "Reads that were answered; per round trip, how many share one."
 )
 redis_failures = Counter(
     "recsys_redis_failures_total",
@@ -34,29 +34,33 @@ recommendations = Counter(
     ["list", "source"],
 )
 
+_requests = cache(http_requests.labels)
+_latencies = cache(http_seconds.labels)
+_recommendations = cache(recommendations.labels)
+
 _UNROUTED = "unrouted"
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 
-async def count_request(message: Message, scope: Scope) -> None:
-    """Count an answer when it starts, whether or not the path is one of ours.
+def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count an answer, whether or not the path is one of ours, and time those of known routes.
 
     Paths and methods that are made up by clients are counted together.
     """
-    if message["type"] == "http.response.start" and scope["type"] == ScopeType.HTTP:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = scope.get("path_template") or _UNROUTED
-        http_requests.labels(method, route, message["status"]).inc()
+    _requests(method if method in _METHODS else "other", route or _UNROUTED, status).inc()
+    if route is not None:
+        _latencies(route).observe(seconds)
 
 
-class RequestTimer(ASGIMiddleware):
-    """Time the requests of known routes."""
+def count_round_trip(reads: int, seconds: float) -> None:
+    """Count a round trip to Redis that so many reads have shared."""
+    redis_reads.inc(reads)
+    redis_seconds.observe(seconds)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on and observe how long its answer took."""
-        start = perf_counter()
-        await next_app(scope, receive, send)
-        http_seconds.labels(scope["path_template"]).observe(perf_counter() - start)
+
+def count_list(name: str, source: str) -> None:
+    """Count a list that was served; ``source`` is where it came from, or "empty"."""
+    _recommendations(name, source).inc()
 
 
 class MetricsController(PrometheusController):

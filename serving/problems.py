@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from serving import metrics
 from serving.contract import ContractError
-from serving.store import StoreUnavailable
+from serving.redis.turn import RedisUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,13 @@ class Problem(Struct, frozen=True, kw_only=True):
 def refused(parameter: str, reason: object) -> ValidationException:
     """The exception to raise for a bad value of a parameter."""
     return ValidationException(extra=[{"key": parameter, "message": str(reason)}])
+
+
+def busy() -> Problem:
+    """What a request is told that comes while too many are at work."""
+    return _problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work; try again soon."
+    )
 
 
 def _problem(status: int, detail: str, errors: list[ParameterError] | UnsetType = UNSET) -> Problem:
@@ -89,7 +96,7 @@ def _on_http_error(_: _Request, error: HTTPException) -> Response[Problem]:
     return _response(_problem(status, _DETAILS.get(status, error.detail)), error.headers)
 
 
-def _on_unavailable(_: _Request, __: StoreUnavailable) -> Response[Problem]:
+def _on_unavailable(_: _Request, __: RedisUnavailable) -> Response[Problem]:
     metrics.redis_failures.labels("unavailable").inc()
     return _unavailable("Redis does not answer; try again soon.")
 
@@ -108,7 +115,7 @@ def _on_unexpected(request: _Request, error: Exception) -> Response[Problem]:
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {
     ValidationException: _on_bad_parameters,
     HTTPException: _on_http_error,
-    StoreUnavailable: _on_unavailable,
+    RedisUnavailable: _on_unavailable,
     ContractError: _on_foreign_value,
     Exception: _on_unexpected,
 }

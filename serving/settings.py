@@ -15,23 +15,22 @@ class SettingsError(ValueError):
     """A setting is missing or out of its bounds; the text names its environment variable."""
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of the API; ``name`` is the environment variable of each."""
 
-    redis_url: Annotated[str, Meta(pattern="^(redis|rediss|unix)://.+")] = field(
+    redis_url: Annotated[str, Meta(pattern=r"^(rediss?(\+cluster|\+sentinel)?|unix)://.+")] = field(
         name="RECSYS_REDIS_URL"
     )
-    """The Redis or Valkey server with the published lists; redis://, rediss:// or unix://."""
+    """The Redis or Valkey with the published lists; :class:`serving.redis.url.RedisUrl` of it."""
 
     redis_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = field(
         default=250, name="RECSYS_REDIS_TIMEOUT_MS"
     )
     """Milliseconds after which a read is given up and answered by 503."""
-
-    redis_connections: Annotated[int, Meta(ge=1, le=10_000)] = field(
-        default=32, name="RECSYS_REDIS_CONNECTIONS"
-    )
-    """Connections that one worker opens to Redis at most; further reads wait for one."""
 
     host: Annotated[str, Meta(min_length=1)] = field(default="127.0.0.1", name="RECSYS_API_HOST")
     """The address to listen on."""
@@ -39,8 +38,28 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65_535)] = field(default=8000, name="RECSYS_API_PORT")
     """The TCP port to listen on."""
 
-    workers: Annotated[int, Meta(ge=1, le=1_024)] = field(default=1, name="RECSYS_API_WORKERS")
-    """Processes that answer requests."""
+    workers: Annotated[int, Meta(ge=1, le=1_024)] = field(
+        default_factory=_cores, name="RECSYS_API_WORKERS"
+    )
+    """Processes that answer requests; as many as there are cores for them by default."""
+
+    in_flight: Annotated[int, Meta(ge=1, le=100_000)] = field(
+        default=512, name="RECSYS_API_IN_FLIGHT"
+    )
+    """Requests that one worker has at work at most; more are answered by 503 at once."""
+
+    max_age_seconds: Annotated[int, Meta(ge=0, le=86_400)] = field(
+        default=5, name="RECSYS_API_MAX_AGE_SECONDS"
+    )
+    """Seconds for which browsers and proxies may show a list without asking again."""
+
+    stale_guests: bool = field(default=False, name="RECSYS_API_STALE_GUESTS")
+    """Whether to serve the last known guests' list while Redis is away, marked as stale."""
+
+    drain_seconds: Annotated[int, Meta(ge=0, le=600)] = field(
+        default=0, name="RECSYS_API_DRAIN_SECONDS"
+    )
+    """Seconds to go on serving after the order to stop, while readiness already says no."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -56,7 +75,10 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def as_environment(self) -> dict[str, str]:
         """The environment variables that :meth:`from_environment` makes these settings of."""
-        return {name: str(value) for name, value in msgspec.to_builtins(self).items()}
+        return {
+            name: str(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+            for name, value in msgspec.to_builtins(self).items()
+        }
 
     @property
     def redis_timeout_seconds(self) -> float:

@@ -127,9 +127,9 @@ def test_what_two_antecedents_lead_to_may_be_blocked(api, published):
 @pytest.mark.parametrize("path", LISTS)
 def test_the_second_round_trip_is_made_only_while_a_product_is_withheld(api, published, path):
     def trips() -> float:
-        before = metrics_of(api)["recsys_redis_read_seconds_count"]
+        before = metrics_of(api)["recsys_redis_round_trip_seconds_count"]
         _get(api, path, {"limit": 3})
-        return metrics_of(api)["recsys_redis_read_seconds_count"] - before
+        return metrics_of(api)["recsys_redis_round_trip_seconds_count"] - before
 
     publish_everywhere(published, *range(100, 200))
     assert trips() == 1

@@ -1,0 +1,127 @@
+"""A Redis Cluster: which node answers for which key, and reads that span nodes."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.crc import key_slot
+
+from serving.redis.node import Node
+from serving.redis.turn import Command, RedisUnavailable, Turn
+
+_ATTEMPTS = 3
+
+Address = tuple[str, int]
+
+
+class Cluster:
+    """Nodes by the slots they answer for, kept up to date by what they say themselves."""
+
+    def __init__(self, make_node: Callable[[Address], Node], timeout: float) -> None:
+        self._make_node = make_node
+        self._timeout = timeout
+        self._nodes: dict[Address, Node] = {}
+        self._slots: list[Address] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, slots: Iterable[Any]) -> None:
+        """Take over what CLUSTER SLOTS answered; nodes that are gone are let go."""
+        table: dict[int, Address] = {}
+        for first, last, (host, port, *_), *_replicas in slots:
+            table |= dict.fromkeys(range(first, last + 1), (host.decode(), port))
+        self._slots = [table.get(slot, ("", 0)) for slot in range(16_384)]
+        for address in set(self._nodes) - set(table.values()):
+            self._start(self._nodes.pop(address).close())
+
+    def send(self, turn: Turn) -> None:
+        """Settle the turn with the replies of the nodes that its keys lie on."""
+        self._start(self._answer(turn))
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    async def _answer(self, turn: Turn) -> None:
+        commands = turn.commands
+        replies: list[Any] = [TimeoutError(f"no answer within {self._timeout:g} s")] * len(commands)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._ask(commands, replies)
+        except TimeoutError:
+            pass
+        finally:
+            turn.replies = replies
+            turn.settle()
+
+    async def _ask(self, commands: list[Command], replies: list[Any]) -> None:
+        """Fill in ``replies``, and go where the nodes point to while slots move."""
+        left = list(range(len(commands)))
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await self._refresh()
+            by_node: dict[Node, list[int]] = {}
+            for place in left:
+                by_node.setdefault(self._node_of(commands[place]), []).append(place)
+            parts = [
+                (places, _sent(node, [commands[place] for place in places]))
+                for node, places in by_node.items()
+            ]
+            for places, part in parts:
+                for place, reply in zip(places, await part, strict=True):
+                    replies[place] = reply
+            left = [place for place in left if _redirected(replies[place])]
+            for place in [place for place in left if str(replies[place]).startswith("ASK ")]:
+                address = _address(str(replies[place]).split()[2])
+                # ASKING holds for the one command after it
+                node = self._node(address)
+                replies[place] = (await _sent(node, [("ASKING",), commands[place]]))[1]
+                left.remove(place)
+            if not left:
+                return
+
+    async def _refresh(self) -> None:
+        """Ask the nodes anew who answers for what, until one tells."""
+        for node in list(self._nodes.values()):
+            (slots,) = await _sent(node, [("CLUSTER", "SLOTS")])
+            if isinstance(slots, list):
+                self.take(slots)
+                return
+
+    def _node_of(self, command: Command) -> Node:
+        key = command[1] if len(command) > 1 else b""
+        assert not isinstance(key, int)
+        return self._node(self._slots[key_slot(key if isinstance(key, bytes) else key.encode())])
+
+    def _node(self, address: Address) -> Node:
+        if address not in self._nodes:
+            self._nodes[address] = self._make_node(address)
+        return self._nodes[address]
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _sent(node: Node, commands: list[Command]) -> list[Any]:
+    """What one node replies to some commands."""
+    turn = Turn()
+    places, settled = turn.ask(commands)
+    node.send(turn)
+    await settled
+    return [turn.replies[place] for place in places]
+
+
+def _redirected(reply: Any) -> bool:
+    """Whether another node, or the same one later, has the answer."""
+    if isinstance(reply, (RedisUnavailable, OSError)):
+        return True
+    return isinstance(reply, Exception) and str(reply).startswith(("MOVED ", "ASK ", "TRYAGAIN"))
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return host, int(port)

@@ -1,0 +1,84 @@
+"""The reads of one turn of the event loop, which share a round trip to Redis."""
+
+from asyncio import Future, TimerHandle, get_running_loop
+from collections.abc import Iterable
+from typing import Any
+
+import hiredis
+
+Command = tuple[str | bytes | int, ...]
+"""A Redis command and its arguments."""
+
+
+class CommandRefused(Exception):
+    """Redis answers a command by an error; the text has both."""
+
+    def __init__(self, command: Command, reply: Exception) -> None:
+        super().__init__(f"{' '.join(map(str, command[:2]))}: {reply}")
+        self.reply = str(reply)
+
+
+_pack: Any = hiredis.pack_command
+
+
+class RedisUnavailable(Exception):
+    """Redis is away, refused, or did not answer in time."""
+
+
+class Turn:
+    """Commands, of which identical ones are one, and the reply to each once it is settled.
+
+    A reply is what hiredis makes of it (bytes, int, None, a list of these) or an exception.
+    """
+
+    __slots__ = ("_commands", "_readers", "again", "deadline", "replies", "sent_at")
+
+    def __init__(self) -> None:
+        self._commands: dict[Command, int] = {}
+        self._readers: list[Future[None]] = []
+        self.replies: list[Any] = []
+        self.deadline: TimerHandle | None = None
+        self.sent_at = 0.0
+        self.again = False
+        """Whether it was sent before, over a connection that was then lost."""
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    @property
+    def commands(self) -> list[Command]:
+        """The commands, in the order of their replies."""
+        return list(self._commands)
+
+    @property
+    def readers(self) -> int:
+        """How many have asked for something."""
+        return len(self._readers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every command has its reply."""
+        return len(self.replies) == len(self._commands)
+
+    def packed(self) -> bytes:
+        """The commands as they are sent."""
+        return b"".join([_pack(command) for command in self._commands])
+
+    def ask(self, commands: Iterable[Command]) -> tuple[list[int], "Future[None]"]:
+        """Where the replies to some commands will be, and what to await before."""
+        known = self._commands
+        places = [known.setdefault(command, len(known)) for command in commands]
+        # A future for each reader: to cancel one that many await would cancel them all.
+        reader = get_running_loop().create_future()
+        self._readers.append(reader)
+        return places, reader
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Wake the readers; ``error`` is then the reply to whatever has none."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+        if error is not None:
+            self.replies.extend([error] * (len(self) - len(self.replies)))
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
