@@ -49,6 +49,11 @@ test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the l
 test-slow: .venv/dev.stamp  ## Run the tests that take long: decisions about models, and tuning.
 	RECSYS_TEST_SLOW=1 $(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
+.PHONY: test-browser
+test-browser: .venv/dev.stamp  ## Use the explorer page in Chromium, the system's: all journeys, some half a minute.
+	@$(call need,chromium,command -v chromium >/dev/null)
+	RECSYS_TEST_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_FLAGS)
+
 .PHONY: check
 check: .venv/dev.stamp  ## Lint, formatting and types.
 	$(BIN)/ruff check .
