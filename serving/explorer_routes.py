@@ -9,7 +9,7 @@ from litestar.openapi.spec import Example
 from litestar.params import QueryParameter
 from msgspec import Meta, Struct
 
-from serving.contract import ContractError, Id, encode_id
+from serving.contract import ContractError, Id, encode_id, search_range
 from serving.names import ProductDirectory
 from serving.problems import BAD_REQUEST, UNAVAILABLE, refused
 from serving.store import RecommendationStore
@@ -101,9 +101,10 @@ class ExplorerController(Controller):
     ) -> FoundProducts:
         """Products by part of their name, whatever the case and the accents."""
         try:
-            found = await directory.search(search, limit)
+            bounds = search_range(search)
         except ContractError as error:
             raise refused("search", error) from error
+        found = await directory.search(bounds, limit)
         return FoundProducts(
             products=[NamedProduct(product_id=key, name=name) for key, name in found.items()]
         )

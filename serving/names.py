@@ -15,7 +15,6 @@ from serving.contract import (
     names_key,
     publication_key,
     search_key,
-    search_range,
 )
 
 Command = tuple[str | int, ...]
@@ -43,17 +42,16 @@ class ProductDirectory:
             if value is not None
         }
 
-    async def search(self, text: str, most: int) -> dict[Id, str]:
-        """Names by product of up to ``most`` products that ``text`` finds, in order of the search.
+    async def search(self, bounds: tuple[str, str], most: int) -> dict[Id, str]:
+        """Names by product of up to ``most`` products, in order of the search.
 
-        Raises :class:`ContractError` for a text without letters and digits.
+        ``bounds`` are what :func:`~serving.contract.search_range` makes of a text.
         """
-        lowest, highest = search_range(text)
         # A product whose name has a word twice is found twice.
         window = ("BYLEX", "LIMIT", 0, 2 * most)
         members, record = await self._reads.read(
             [
-                ("ZRANGE", search_key(), lowest, highest, *window),
+                ("ZRANGE", search_key(), *bounds, *window),
                 ("GET", publication_key(Family.BOUGHT_TOGETHER)),
             ]
         )

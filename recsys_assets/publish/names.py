@@ -106,14 +106,13 @@ def _build(client: Client, names: Mapping[str, str]) -> None:
     with told("does not take the names of products"):
         for key in (contract.names_key(), contract.search_key()):
             client.unlink(contract.staged_key(key))
-        if not names:
-            client.unlink(contract.names_key())
-            client.unlink(contract.search_key())
-            return
         _write_names(client, contract.staged_key(contract.names_key()), names)
         _add_members(client, contract.staged_key(contract.search_key()), _members(names))
         for key in (contract.names_key(), contract.search_key()):
-            client.rename(contract.staged_key(key), key)
+            if client.exists(contract.staged_key(key)):
+                client.rename(contract.staged_key(key), key)
+            else:  # there is nothing to hold
+                client.unlink(key)
 
 
 def _change(client: Client, held: Mapping[str, str], names: Mapping[str, str]) -> None:
