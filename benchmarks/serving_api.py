@@ -16,7 +16,7 @@ there is none of the user's, and whether any product is withheld.
   the service does, from the generator in `peers/load.py`; latency counts from when a request came.
 - Two workers need cores that wrk and Redis take from them. So they are also compared by requests
   for each second of processor time that the workers took: what the ratio would be if wrk and Redis
-  ran elsewhere and each worker had a core of its own.
+  ran elsewhere and no worker had to wait for a core.
 - Limits: the bare callable, which makes one GET by redis.asyncio for each request, and
   `redis-benchmark GET` of one list on 64 connections.
 
@@ -216,7 +216,7 @@ def most_table(measured: dict[Case, Measured], get_rate: float | None) -> Table:
     """What each service can take, and what it takes for it."""
     table = Table(
         *("service", "route", "requests/s", "ours / it", "p50", "p99", "failed"),
-        *("its cores", "Redis' cores", "generator's cores", "MB", "start s"),
+        *("per CPU second", "its cores", "Redis' cores", "generator's cores", "MB", "start s"),
         box=box.MARKDOWN,
     )
     reference = measured[OURS, ROUTE].rate
@@ -224,7 +224,7 @@ def most_table(measured: dict[Case, Measured], get_rate: float | None) -> Table:
         table.add_row(
             *(service.name, route, f"{each.rate:,.0f}", f"{reference / each.rate:.2f}"),
             *(_milliseconds(each.median(lambda s: s.load.p50)), _milliseconds(each.p99)),
-            f"{each.failed}",
+            *(f"{each.failed}", f"{each.per_cpu_second:,.0f}"),
             f"{each.median(lambda s: s.service / s.load.seconds):.2f}",
             f"{each.median(lambda s: s.redis / s.load.seconds):.2f}",
             f"{each.median(lambda s: s.load.cpu / s.load.seconds):.2f}",
@@ -232,7 +232,7 @@ def most_table(measured: dict[Case, Measured], get_rate: float | None) -> Table:
         )
     if get_rate is not None:
         ratio = f"{reference / get_rate:.2f}"
-        table.add_row("redis-benchmark", "GET", f"{get_rate:,.0f}", ratio, *8 * ["-"])
+        table.add_row("redis-benchmark", "GET", f"{get_rate:,.0f}", ratio, *9 * ["-"])
     return table
 
 
