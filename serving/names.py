@@ -7,9 +7,9 @@ from serving.contract import (
     Family,
     Id,
     IdKind,
+    decode_example_users,
     decode_id,
     decode_publication,
-    decode_users,
     example_users_key,
     found_id,
     names_key,
@@ -63,4 +63,4 @@ class ProductDirectory:
     async def example_users(self) -> list[Id]:
         """The ids of a few users who have lists; empty when none are published."""
         (data,) = await self._reads.read([("GET", example_users_key())])
-        return decode_users(data) if data is not None else []
+        return decode_example_users(data).user_ids if data is not None else []

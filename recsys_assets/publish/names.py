@@ -5,7 +5,7 @@ is built aside and put into place at once, so that nobody reads half of it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from recsys_assets import tables
 from recsys_assets.catalogue import product_names
@@ -56,7 +56,11 @@ def popular_names(session: ShopSession, most: int) -> Fields:
     for ids in batched(popular["product_id"].to_pylist(), _SCANNED):
         names |= product_names(session.connection, shop, ids)
     cleaned = {product_id: contract.clean_name(str(name)) for product_id, name in names.items()}
-    return {product_id: name for product_id, name in cleaned.items() if name and _is_id(product_id)}
+    return {
+        product_id: name
+        for product_id, name in cleaned.items()
+        if name and contract.is_id(product_id)
+    }
 
 
 def hold_names(client: Client, names: Mapping[str, str]) -> PublishedNames:
@@ -80,12 +84,9 @@ def hold_names(client: Client, names: Mapping[str, str]) -> PublishedNames:
 def publish_example_users(session: ShopSession, client: Client, most: int = 20) -> None:
     """Let Redis name a few users who have lists: those with the most purchases."""
     users = tables.users_by_purchases(session.connection, session.shop, most)
+    value = contract.ExampleUsers(user_ids=[user for user in users if contract.is_id(user)])
     with told("does not take the ids of example users"):
-        client.set(contract.example_users_key(), contract.encode_users(filter(_is_id, users)))
-
-
-def _is_id(value: Any) -> bool:
-    return contract.is_id(value)
+        client.set(contract.example_users_key(), contract.encode_example_users(value))
 
 
 def _held(client: Client) -> Fields:

@@ -22,7 +22,7 @@ key                                          type        value
 ``names:{products}``                         hash        names of products; field: the product's id
 ``search:{products}``                        sorted set  what finds products by part of a name: see
                                                          :func:`search_members`
-``examples:users``                           string      JSON of the ids of a few users with lists
+``examples:users``                           string      JSON of :class:`ExampleUsers`
 ===========================================  ==========  ===========================================
 
 The members of the sets are ids as :func:`encode_id` writes them. Strength is the shrunk lift. The
@@ -33,19 +33,19 @@ from serving.contract.codecs import (
     decode_also,
     decode_buy_again,
     decode_evidence,
+    decode_example_users,
     decode_explanations,
     decode_pairings,
     decode_publication,
     decode_top_buys,
-    decode_users,
     encode_also,
     encode_buy_again,
     encode_evidence,
+    encode_example_users,
     encode_explanations,
     encode_pairings,
     encode_publication,
     encode_top_buys,
-    encode_users,
 )
 from serving.contract.ids import (
     MAX_ID_LENGTH,
@@ -89,6 +89,7 @@ from serving.contract.values import (
     BecauseSimilar,
     BuyAgain,
     Evidence,
+    ExampleUsers,
     Explained,
     Explanations,
     Family,
@@ -116,6 +117,7 @@ __all__ = [
     "BuyAgain",
     "ContractError",
     "Evidence",
+    "ExampleUsers",
     "Explained",
     "Explanations",
     "Family",
@@ -138,21 +140,21 @@ __all__ = [
     "decode_also",
     "decode_buy_again",
     "decode_evidence",
+    "decode_example_users",
     "decode_explanations",
     "decode_id",
     "decode_pairings",
     "decode_publication",
     "decode_top_buys",
-    "decode_users",
     "encode_also",
     "encode_buy_again",
     "encode_evidence",
+    "encode_example_users",
     "encode_explanations",
     "encode_id",
     "encode_pairings",
     "encode_publication",
     "encode_top_buys",
-    "encode_users",
     "example_users_key",
     "family_pattern",
     "found_id",

@@ -10,17 +10,17 @@ from serving.contract.values import (
     SCHEMA_VERSION,
     BuyAgain,
     Evidence,
+    ExampleUsers,
     Explanations,
     Pairing,
     Publication,
     TopBuys,
 )
 
-_Value = TypeVar("_Value", TopBuys, Explanations, BuyAgain, Evidence, Publication)
+_Value = TypeVar("_Value", TopBuys, Explanations, BuyAgain, Evidence, Publication, ExampleUsers)
 _Json = TypeVar("_Json")
 _encode = msgspec.json.Encoder().encode
 _also_decoder = msgspec.json.Decoder(list[tuple[Id, float]])
-_users_decoder = msgspec.json.Decoder(list[Id])
 
 
 def _decoder(kind: type[_Value]) -> Callable[[bytes], _Value]:
@@ -55,6 +55,9 @@ decode_evidence = _decoder(Evidence)
 encode_publication: Callable[[Publication], bytes] = _encode
 decode_publication = _decoder(Publication)
 
+encode_example_users: Callable[[ExampleUsers], bytes] = _encode
+decode_example_users = _decoder(ExampleUsers)
+
 
 def encode_pairings(pairings: Iterable[Pairing]) -> dict[str, float]:
     """Members and scores of a Bought Together sorted set, as ZADD takes them."""
@@ -86,16 +89,6 @@ def encode_also(pairings: Iterable[Pairing]) -> bytes:
 def decode_also(data: bytes) -> list[Pairing]:
     """The products from their JSON; :class:`ContractError` when it is not of this schema."""
     return [Pairing(product_id, strength) for product_id, strength in _decode(_also_decoder, data)]
-
-
-def encode_users(user_ids: Iterable[Id]) -> bytes:
-    """JSON of the ids of some users."""
-    return _encode(list(user_ids))
-
-
-def decode_users(data: bytes) -> list[Id]:
-    """The ids from their JSON; :class:`ContractError` when it is not of this schema."""
-    return _decode(_users_decoder, data)
 
 
 def _decode(decoder: msgspec.json.Decoder[_Json], data: bytes) -> _Json:

@@ -159,6 +159,13 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     id_kind: IdKind
 
 
+class ExampleUsers(msgspec.Struct, frozen=True, kw_only=True):
+    """A few users who have lists, for people to begin with."""
+
+    schema: int = SCHEMA_VERSION
+    user_ids: list[Id]
+
+
 class Pairing(msgspec.Struct, frozen=True):
     """One product of a Bought Together list; strength is the shrunk lift of the rule."""
 

@@ -19,11 +19,12 @@ from serving.contract import (
     BecausePopular,
     BecauseRepeat,
     BecauseSimilar,
+    ExampleUsers,
     Family,
     PairCount,
     Repeat,
     WeighedPurchase,
-    encode_users,
+    encode_example_users,
     example_users_key,
 )
 from tests.commands import eventually
@@ -102,7 +103,7 @@ def publish(redis_url: str) -> None:
             publisher.bought_together(product, *others)
         publisher.evidence(3, PairCount(1, 10, 40), baskets=200, orders=20)
         hold_names(client, {str(product): name for product, name in NAMES.items()})
-        client.set(example_users_key(), encode_users([1, 2]))
+        client.set(example_users_key(), encode_example_users(ExampleUsers(user_ids=[1, 2])))
 
 
 class Watch:

@@ -3,7 +3,14 @@
 import pytest
 
 from recsys_assets.publish.names import hold_names
-from serving.contract import Family, encode_users, example_users_key, names_key, search_key
+from serving.contract import (
+    ExampleUsers,
+    Family,
+    encode_example_users,
+    example_users_key,
+    names_key,
+    search_key,
+)
 from tests.answers import assert_publish_again, assert_refused
 
 PRODUCTS = "/api/explorer/products"
@@ -51,7 +58,9 @@ def test_names_are_told_of_those_that_have_one(api, published):
 
 
 def test_example_users_keep_their_form(api, published):
-    published.client.set(example_users_key(), encode_users([2**62 + 1, "a"]))
+    published.client.set(
+        example_users_key(), encode_example_users(ExampleUsers(user_ids=[2**62 + 1, "a"]))
+    )
     assert api.get(USERS).json() == {"user_ids": [2**62 + 1, "a"]}
 
 

@@ -18,7 +18,8 @@ from recsys_assets.publish.names import (
 )
 from recsys_assets.publish.redis_client import Client, RedisUnavailableError, connect
 from serving.contract import (
-    decode_users,
+    Id,
+    decode_example_users,
     example_users_key,
     names_key,
     search_key,
@@ -50,6 +51,12 @@ def names(client: Client) -> dict[str, str]:
 
 def members(client: Client) -> set[str]:
     return {member.decode() for member in client.zrange(search_key(), 0, -1)}  # type: ignore[union-attr]
+
+
+def examples(client: Client) -> list[Id]:
+    value = client.get(example_users_key())
+    assert isinstance(value, bytes)
+    return decode_example_users(value).user_ids
 
 
 def assert_holds(client: Client, wanted: dict[str, str]) -> None:
@@ -94,9 +101,9 @@ def test_users_with_the_most_purchases_are_examples(database_url: str, client: C
     with shop_session(database_url) as session:
         refreshed(session)
         publish_example_users(session, client)
-        assert decode_users(client.get(example_users_key())) == [1, 2, 3]  # type: ignore[arg-type]
+        assert examples(client) == [1, 2, 3]
         publish_example_users(session, client, 1)
-        assert decode_users(client.get(example_users_key())) == [1]  # type: ignore[arg-type]
+        assert examples(client) == [1]
 
 
 # By differences
