@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from recsys_assets.publish.redis_client import unavailable
 from recsys_assets.session import Session
+from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
-from serving.store import RecommendationStore, open_store
+from serving.store import RecommendationStore
 
 TIMEOUT_SECONDS = 60.0
 
@@ -23,8 +24,8 @@ def ask(session: Session, question: Question[_Read]) -> _Read:
     url = session.settings.redis_url or ""
 
     async def answer() -> _Read:
-        async with open_store(url, TIMEOUT_SECONDS) as store:
-            return await question(store)
+        async with RedisReads(url, TIMEOUT_SECONDS) as redis:
+            return await question(RecommendationStore(redis))
 
     try:
         return asyncio.run(answer())

@@ -1,23 +1,21 @@
 """The application factory: puts routes, store, errors, metrics and pages together."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 
-from serving.caching import CacheHeaders
+from serving.caching import CacheHeaders, Caching
 from serving.controllers import HealthController, RecommendationsController
 from serving.explorer_routes import ExplorerController
 from serving.front import Front
 from serving.metrics import MetricsController
 from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
+from serving.ready import ReadyLists
+from serving.redis.reads import RedisReads
 from serving.settings import ServingSettings
-from serving.store import RecommendationStore, open_store
+from serving.store import RecommendationStore
 
 API_VERSION = "1.0.0"
 
@@ -42,19 +40,16 @@ def create_app(settings: ServingSettings | None = None) -> Front:
     Redis need not be there: it is looked for when a request needs it.
     """
     settings = settings or ServingSettings.from_environment()
-
-    @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with open_store(settings.redis_url, settings.redis_timeout_seconds) as store:
-            app.state.store = store
-            yield
+    redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds)
+    store = RecommendationStore(redis)
+    caching = Caching(settings.max_age_seconds)
 
     app = Litestar(
         route_handlers=[
             Router(
                 "/",
                 route_handlers=[RecommendationsController],
-                middleware=[CacheHeaders(settings.max_age_seconds)],
+                middleware=[CacheHeaders(caching)],
             ),
             ExplorerController,
             HealthController,
@@ -62,15 +57,10 @@ def create_app(settings: ServingSettings | None = None) -> Front:
             start_page,
             static_files(),
         ],
-        dependencies={"store": Provide(_store, sync_to_thread=False)},
+        dependencies={"store": Provide(lambda: store, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=[lifespan],
+        lifespan=[lambda _: redis],
         openapi_config=OPENAPI,
         logging_config=None,
     )
-    return Front(app, settings.in_flight)
-
-
-def _store(state: State) -> RecommendationStore:
-    store: RecommendationStore = state.store
-    return store
+    return Front(app, ReadyLists(store), caching, settings.in_flight)

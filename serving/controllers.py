@@ -25,7 +25,7 @@ from serving.answers import (
 )
 from serving.contract import ContractError, encode_id
 from serving.problems import BAD_REQUEST, UNAVAILABLE, refused
-from serving.ready import DEFAULT_LIMIT, ReadyBoughtTogether, ReadyTopBuys
+from serving.ready import DEFAULT_LIMIT
 from serving.store import RecommendationStore
 
 MAX_CART = 50
@@ -179,7 +179,6 @@ class RecommendationsController(Controller):
 
     @get(
         "/top-buys",
-        middleware=[ReadyTopBuys()],
         summary="Top Buys",
         responses=_list_responses(
             TopBuysAnswer,
@@ -235,7 +234,6 @@ class RecommendationsController(Controller):
 
     @get(
         "/bought-together/{product_id:path}",
-        middleware=[ReadyBoughtTogether()],
         summary="Bought Together",
         responses=_list_responses(
             BoughtTogetherAnswer,

@@ -1,4 +1,4 @@
-"""What every request passes first, whatever its path: the bound of those at work, and counting."""
+"""What every request passes first, whatever its path; those that are plain need go no further."""
 
 from time import perf_counter
 
@@ -7,7 +7,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics
+from serving.caching import NOT_MODIFIED, Caching, Headers, is_known
 from serving.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, busy
+from serving.ready import ReadyLists
 
 _BUSY = msgspec.json.encode(busy())
 _BUSY_HEADERS = [
@@ -15,6 +17,7 @@ _BUSY_HEADERS = [
     (b"content-length", b"%d" % len(_BUSY)),
     (b"retry-after", b"%d" % RETRY_AFTER_SECONDS),
 ]
+_JSON = (b"content-type", b"application/json")
 
 
 class Front:
@@ -23,17 +26,19 @@ class Front:
     What is refused costs next to nothing, so that a flood leaves the requests at work alone.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = app
-        self.in_flight = 0
+    def __init__(self, app: ASGIApp, ready: ReadyLists, caching: Caching, limit: int) -> None:
+        self._app = app
+        self._ready = ready
+        self._caching = caching
         self._limit = limit
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request, or the messages of the application's life."""
         if scope["type"] != ScopeType.HTTP:
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        start, status = perf_counter(), 500
+        start, status, route = perf_counter(), 500, None
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -44,16 +49,27 @@ class Front:
         self.in_flight += 1
         try:
             if self.in_flight > self._limit:
-                await _refuse(noted)
-            else:
-                await self.app(scope, receive, noted)
+                status = 503
+                await _send(send, status, _BUSY_HEADERS, _BUSY)
+                return
+            if scope["method"] == "GET":
+                ready = await self._ready.answer(scope["path"], query := scope["query_string"])
+                if ready is not None:
+                    route, body = ready
+                    headers, status = self._caching.headers(body, query), 200
+                    if is_known(headers, scope["headers"]):
+                        status, body = NOT_MODIFIED, b""
+                    else:
+                        headers += (_JSON, (b"content-length", b"%d" % len(body)))
+                    await _send(send, status, headers, body)
+                    return
+            await self._app(scope, receive, noted)
+            route = scope.get("path_template")
         finally:
             self.in_flight -= 1
-            metrics.count_request(
-                scope["method"], scope.get("path_template"), status, perf_counter() - start
-            )
+            metrics.count_request(scope["method"], route, status, perf_counter() - start)
 
 
-async def _refuse(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 503, "headers": _BUSY_HEADERS})
-    await send({"type": "http.response.body", "body": _BUSY, "more_body": False})
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -7,20 +7,16 @@ every request there can be and gives the same answer.
 """
 
 import re
-from abc import abstractmethod
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import compress
 from typing import NamedTuple
 
 import msgspec
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
 
 from serving import metrics
 from serving.answers import FAMILIES
 from serving.contract import (
+    ContractError,
     Family,
     borrowed_key,
     bought_together_key,
@@ -32,161 +28,131 @@ from serving.contract import (
     user_top_buys_key,
 )
 from serving.contract.ready import cut_top_buys, empty_top_buys, id_of_product, join_products
+from serving.redis.turn import Group, RedisUnavailable
 from serving.store import SIZES_OF_WITHHELD, SPARE, WITHHELD, RecommendationStore
 
 DEFAULT_LIMIT = 10
+TOP_BUYS = "/api/recommendations/top-buys"
+BOUGHT_TOGETHER = "/api/recommendations/bought-together/{product_id:path}"
 
-_LIMIT = rb"(?:&?limit=([1-9][0-9]?|100))?"
-_GUEST = re.compile(_LIMIT)
-_USER = re.compile(rb"user_id=([A-Za-z0-9_.~-]{1,200})" + _LIMIT)
-_PRODUCT = re.compile(r"/?([A-Za-z0-9_.~-]{1,200})")
+_ID = r"([A-Za-z0-9_.~-]{1,200})"
+_LIMIT = r"(?:&?limit=([1-9][0-9]?|100))?"
+_TOP_BUYS_PATHS = frozenset((TOP_BUYS, f"{TOP_BUYS}/"))
+_PRODUCT_PATH = re.compile(rf"{BOUGHT_TOGETHER.partition('{')[0]}{_ID}/?")
+_USER = re.compile(rf"(?:user_id={_ID})?{_LIMIT}".encode())
+_LIMITED = re.compile(_LIMIT.encode())
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
-_USERS_RECORD = ("GET", publication_key(Family.USER_TOP_BUYS))
-_PAIRINGS_RECORD = ("GET", publication_key(Family.BOUGHT_TOGETHER))
-_GUESTS = (
+_GUESTS = Group(
+    ("GET", publication_key(Family.USER_TOP_BUYS)),
     ("GET", publication_key(Family.GLOBAL_TOP_BUYS)),
     ("GET", global_top_buys_key()),
     *SIZES_OF_WITHHELD,
 )
+_PAIRINGS = Group(("GET", publication_key(Family.BOUGHT_TOGETHER)), *SIZES_OF_WITHHELD)
 
 
-class ReadyLists(ASGIMiddleware):
-    """Answers the plain requests of a route, and passes on all others."""
+class Ready(NamedTuple):
+    """An answer, and the route that it is of."""
 
-    scopes = (ScopeType.HTTP,)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Answer, or let the handler do it."""
-        body = await self.body(scope["litestar_app"].state.store, scope)
-        if body is None:
-            await next_app(scope, receive, send)
-            return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    @abstractmethod
-    async def body(self, store: RecommendationStore, scope: Scope) -> bytes | None:
-        """JSON of the answer; None when the request is not a plain one."""
+    route: str
+    body: bytes
 
 
-class ReadyTopBuys(ReadyLists):
-    """Top Buys of a guest, or of a user."""
+class ReadyLists:
+    """Answers plain requests."""
 
-    async def body(self, store: RecommendationStore, scope: Scope) -> bytes | None:
-        """The guests' list, or the user's own or the guests' where nothing is left of it."""
-        query = scope["query_string"]
-        if guest := _GUEST.fullmatch(query):
-            limit = int(guest[1] or DEFAULT_LIMIT)
-            return await _guest_top_buys(store, limit)
-        if user := _USER.fullmatch(query):
-            return await _user_top_buys(store, user[1].decode(), int(user[2] or DEFAULT_LIMIT))
+    def __init__(self, store: RecommendationStore) -> None:
+        self._store = store
+
+    async def answer(self, path: str, query: bytes) -> Ready | None:
+        """The answer to a GET; None where the handler is to give it."""
+        try:
+            if path in _TOP_BUYS_PATHS:
+                return await self._top_buys(_USER.fullmatch(query))
+            if product := _PRODUCT_PATH.fullmatch(path):
+                return await self._bought_together(product[1], _LIMITED.fullmatch(query))
+        except (RedisUnavailable, ContractError):
+            pass
         return None
 
+    async def _top_buys(self, asked: re.Match[bytes] | None) -> Ready | None:
+        """The user's own list, or the guests' where there is none or nothing is left of it."""
+        if asked is None:
+            return None
+        user_id = None if asked[1] is None else asked[1].decode()
+        limit = int(asked[2] or DEFAULT_LIMIT)
+        turn = self._store.turn()
+        places = turn.ask_group(_GUESTS)
+        own = None if user_id is None else turn.ask(("GET", user_top_buys_key(user_id)))
+        await turn.settled()
+        if turn.failed:
+            return None
+        replies = turn.replies
+        users_record, record, everybody, *sizes = [replies[place] for place in places]
+        lists = [(everybody, record)]
+        if own is not None and replies[own] is not None:
+            lists.insert(0, (replies[own], users_record))
+        sets = list(compress(WITHHELD, sizes))
+        for data, record in lists:
+            cut = cut_top_buys(data, limit + SPARE if sets else limit) if data else None
+            if cut is None:
+                break
+            left = await self._left(cut.products, sets, limit) if sets else cut.products
+            if left is None:
+                break
+            if left or data is everybody:
+                source, head = _top_buys_head(cut.head, record)
+                user = b"null" if user_id is None else _id_json(user_id, _id_kind(users_record))
+                metrics.count_list("top_buys", source if left else "empty")
+                body = b'{"user_id":%b,%b%b]}' % (user, head, join_products(left[:limit]))
+                return Ready(TOP_BUYS, body)
+        return None
 
-class ReadyBoughtTogether(ReadyLists):
-    """Bought Together of one product."""
+    async def _left(self, products: list[bytes], sets: list[str], limit: int) -> list[bytes] | None:
+        """Those of a list's pieces that are in none of the ``sets``; None when that is unclear."""
+        ids = [_id_text(id_of_product(product)) for product in products[: limit + SPARE]]
+        withheld = await self._store.withheld(sets, ids)
+        left = [p for p, id_ in zip(products, ids, strict=False) if id_ not in withheld]
+        return None if len(left) < limit and len(products) > len(ids) else left
 
-    async def body(self, store: RecommendationStore, scope: Scope) -> bytes | None:
+    async def _bought_together(
+        self, product_id: str, asked: re.Match[bytes] | None
+    ) -> Ready | None:
         """The product's list."""
-        product = _PRODUCT.fullmatch(str(scope["path_params"].get("product_id", "")))
-        query = _GUEST.fullmatch(scope["query_string"])
-        if product is None or query is None:
+        if asked is None:
             return None
-        return await _bought_together(store, product[1], int(query[1] or DEFAULT_LIMIT))
-
-
-class _Spliced(NamedTuple):
-    """What an answer has beyond the user, and where its list came from; ``left`` products."""
-
-    rest: bytes
-    source: str
-    left: int
-
-
-async def _guest_top_buys(store: RecommendationStore, limit: int) -> bytes | None:
-    record, everybody, *sizes = await store.read(_GUESTS)
-    return _top_buys(b"null", await _spliced(store, everybody, record, sizes, limit))
-
-
-async def _user_top_buys(store: RecommendationStore, user_id: str, limit: int) -> bytes | None:
-    users, own, guests, everybody, *sizes = await store.read(
-        (_USERS_RECORD, ("GET", user_top_buys_key(user_id)), *_GUESTS)
-    )
-    user = _id_json(user_id, _id_kind(users))
-    if own is not None:
-        spliced = await _spliced(store, own, users, sizes, limit)
-        if spliced is None or spliced.left:
-            return _top_buys(user, spliced)
-    return _top_buys(user, await _spliced(store, everybody, guests, sizes, limit))
-
-
-async def _spliced(
-    store: RecommendationStore,
-    data: bytes | None,
-    record: bytes | None,
-    sizes: Sequence[int],
-    limit: int,
-) -> _Spliced | None:
-    """The first products of a stored list; None when the handler has to look at it."""
-    if data is None:
-        return None
-    checked = limit + SPARE if any(sizes) else limit
-    cut = cut_top_buys(data, checked)
-    if cut is None:
-        return None
-    products = cut.products[:checked]
-    if any(sizes):
-        ids = [_id_text(id_of_product(product)) for product in products]
-        withheld = await store.withheld(list(compress(WITHHELD, sizes)), ids)
-        left = [p for p, id_ in zip(products, ids, strict=True) if id_ not in withheld]
-        if len(left) < limit and len(cut.products) > checked:
+        limit = int(asked[1] or DEFAULT_LIMIT)
+        last = limit + SPARE - 1
+        turn = self._store.turn()
+        places = turn.ask_group(_PAIRINGS)
+        list_place = turn.ask(("ZREVRANGE", bought_together_key(product_id), 0, last, "WITHSCORES"))
+        borrowed_place = turn.ask(("SISMEMBER", borrowed_key(), product_id))
+        await turn.settled()
+        if turn.failed:
             return None
-        products = left[:limit]
-    source, head = _top_buys_head(cut.head, record)
-    return _Spliced(head + join_products(products) + b"]}", source, len(products))
-
-
-def _top_buys(user: bytes, spliced: _Spliced | None) -> bytes | None:
-    if spliced is None:
-        return None
-    metrics.count_list("top_buys", spliced.source if spliced.left else "empty")
-    return b'{"user_id":%b,%b' % (user, spliced.rest)
-
-
-async def _bought_together(store: RecommendationStore, product_id: str, limit: int) -> bytes | None:
-    checked = limit + SPARE
-    record, members, borrowed, *sizes = await store.read(
-        (
-            _PAIRINGS_RECORD,
-            ("ZREVRANGE", bought_together_key(product_id), 0, checked - 1, "WITHSCORES"),
-            ("SISMEMBER", borrowed_key(), product_id),
-            *SIZES_OF_WITHHELD,
-        )
-    )
-    id_kind = _id_kind(record)
-    if record is None or id_kind is None:
-        return None
-    ids, pairs = members[::2], list(zip(members[::2], members[1::2], strict=True))
-    if any(sizes):
-        withheld = await store.withheld(list(compress(WITHHELD, sizes)), ids)
-        pairs = [pair for pair in pairs if pair[0] not in withheld]
-        if len(pairs) < limit and len(ids) == checked:
+        record, *sizes = [turn.replies[place] for place in places]
+        members, borrowed = turn.replies[list_place], bool(turn.replies[borrowed_place])
+        id_kind = _id_kind(record)
+        if id_kind is None:
             return None
-    if id_kind == "text":
-        pairs = [(msgspec.json.encode(member.decode()), strength) for member, strength in pairs]
-    elif ids and not b"".join(ids).replace(b"-", b"").isdigit():
-        return None
-    products = b",".join([b'{"product_id":%b,"strength":%b}' % pair for pair in pairs[:limit]])
-    metrics.count_list(
-        "bought_together", ("category" if borrowed else "global") if products else "empty"
-    )
-    head = _pairings_head(record, bool(borrowed))
-    return b'{"product_id":%b,%b%b]}' % (_id_json(product_id, id_kind), head, products)
+        ids = members[::2]
+        pairs = list(zip(ids, members[1::2], strict=True))
+        if any(sizes):
+            withheld = await self._store.withheld(list(compress(WITHHELD, sizes)), ids)
+            pairs = [pair for pair in pairs if pair[0] not in withheld]
+            if len(pairs) < limit and len(ids) > last:
+                return None
+        if id_kind == "text":
+            pairs = [(msgspec.json.encode(id_.decode()), strength) for id_, strength in pairs]
+        elif ids and not b"".join(ids).replace(b"-", b"").isdigit():
+            return None
+        products = b",".join([b'{"product_id":%b,"strength":%b}' % pair for pair in pairs[:limit]])
+        source = ("category" if borrowed else "global") if products else "empty"
+        metrics.count_list("bought_together", source)
+        head = _pairings_head(record, borrowed)
+        body = b'{"product_id":%b,%b%b]}' % (_id_json(product_id, id_kind), head, products)
+        return Ready(BOUGHT_TOGETHER, body)
 
 
 @lru_cache(maxsize=1024)  # the heads of a publication's lists are few, if not all the same

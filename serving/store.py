@@ -4,8 +4,7 @@ What the keys and values are is the contract's business, what a client is told t
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, combinations, compress, islice
 from typing import Any, TypeVar
 
@@ -49,7 +48,7 @@ from serving.readings import (
     without,
 )
 from serving.redis.reads import RedisReads
-from serving.redis.turn import Command, CommandRefused, RedisUnavailable
+from serving.redis.turn import Command, CommandRefused, RedisUnavailable, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +183,10 @@ class RecommendationStore:
         *answers, blocked, unavailable = await self.read([*commands, *SIZES_OF_WITHHELD])
         return answers, list(compress(WITHHELD, (blocked, unavailable)))
 
+    def turn(self) -> Turn:
+        """The turn that is open, for readers in a hurry; see :meth:`RedisReads.turn`."""
+        return self._redis.turn()
+
     async def read(self, commands: Sequence[Command]) -> list[Any]:
         """What Redis replied to each command."""
         try:
@@ -195,16 +198,6 @@ class RecommendationStore:
                 ) from error
             logger.error("Redis refuses to be read: %s", error)
             raise RedisUnavailable(str(error)) from error
-
-
-@asynccontextmanager
-async def open_store(url: str, timeout: float) -> AsyncIterator[RecommendationStore]:
-    """A store with connections of its own, which are closed at the end.
-
-    Redis need not be there: it is looked for until it is. Raises ValueError for a bad ``url``.
-    """
-    async with RedisReads(url, timeout) as redis:
-        yield RecommendationStore(redis)
 
 
 def _product_commands(product_id: str, last: int, *, explain: bool) -> list[Command]:

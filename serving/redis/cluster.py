@@ -7,7 +7,7 @@ from typing import Any
 from redis.crc import key_slot
 
 from serving.redis.node import Node
-from serving.redis.turn import Command, RedisUnavailable, Turn
+from serving.redis.turn import Command, RedisUnavailable, Turn, turn_of
 
 _ATTEMPTS = 3
 
@@ -54,6 +54,7 @@ class Cluster:
             pass
         finally:
             turn.replies = replies
+            turn.failed = any(isinstance(reply, Exception) for reply in replies)
             turn.settle()
 
     async def _ask(self, commands: list[Command], replies: list[Any]) -> None:
@@ -108,11 +109,10 @@ class Cluster:
 
 async def _sent(node: Node, commands: list[Command]) -> list[Any]:
     """What one node replies to some commands."""
-    turn = Turn()
-    places, settled = turn.ask(commands)
+    turn, settled = turn_of(commands)
     node.send(turn)
     await settled
-    return [turn.replies[place] for place in places]
+    return turn.replies
 
 
 def _redirected(reply: Any) -> bool:

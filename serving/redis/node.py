@@ -8,14 +8,13 @@ from contextlib import suppress
 from functools import cache
 from ssl import SSLContext
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
-from redis.exceptions import RedisError
 
 from serving import metrics
-from serving.redis.turn import Command, RedisUnavailable, Turn
+from serving.redis.turn import Command, RedisUnavailable, Turn, turn_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.drop(error if isinstance(error, OSError) else None)
@@ -63,6 +61,8 @@ class _Connection(asyncio.Protocol):
             while (reply := parser.gets()) is not False:
                 turn = outstanding[0]
                 turn.replies.append(reply)
+                if isinstance(reply, hiredis.ReplyError):
+                    turn.failed = True
                 if turn.complete:
                     outstanding.popleft()
                     self.proven = True
@@ -157,7 +157,7 @@ class Node:
                 return await self._connect(), None
         except TimeoutError:
             return None, TimeoutError(f"no connection within {self._timeout:g} s")
-        except (OSError, ValueError, RedisError, RedisUnavailable) as error:
+        except Exception as error:  # whatever it is: the next attempt may succeed
             return None, error
 
     async def _connect(self) -> _Connection:
@@ -169,9 +169,7 @@ class Node:
             _, connection = await loop.create_unix_connection(_Connection, options["path"])
         else:
             host, port = options.get("host", "localhost"), options.get("port", 6379)
-            _, connection = await loop.create_connection(
-                _Connection, host, port, ssl=_tls(url), happy_eyeballs_delay=0.05
-            )
+            _, connection = await loop.create_connection(_Connection, host, port, ssl=_tls(url))
         try:
             await _greet(connection, _login(options), self._greeted)
         except BaseException:
@@ -234,8 +232,7 @@ async def _greet(
 
     Raises :class:`RedisUnavailable` when the server refuses, closes or does not speak Redis.
     """
-    turn = Turn()
-    _, settled = turn.ask([*login, ("PING",), ("CLUSTER", "SLOTS")])
+    turn, settled = turn_of([*login, ("PING",), ("CLUSTER", "SLOTS")])
     connection.send(turn)
     ends: set[asyncio.Future[Any]] = {settled, connection.lost}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from serving.redis.cluster import Address, Cluster
 from serving.redis.node import Node, State
-from serving.redis.turn import Command, CommandRefused, RedisUnavailable, Turn
+from serving.redis.turn import Command, CommandRefused, RedisUnavailable, Turn, turn_of
 from serving.redis.url import RedisUrl, server_url
 
 _SENTINEL: Any = Sentinel  # has no types
@@ -39,8 +39,7 @@ class RedisReads:
         """Connect."""
         self._loop = asyncio.get_running_loop()
         self._node = Node(self._locate, self._timeout, self._greeted)
-        turn = Turn()
-        _, settled = turn.ask([("PING",)])
+        turn, settled = turn_of([("PING",)])
         self._node.send(turn)
         await settled
         return self
@@ -67,22 +66,30 @@ class RedisReads:
         Raises :class:`RedisUnavailable` when there are none, and :class:`CommandRefused` when one
         is an error.
         """
+        turn = self.turn()
+        places = [turn.ask(command) for command in commands]
+        await turn.settled()
+        answers = [turn.replies[place] for place in places]
+        if turn.failed:
+            for command, answer in zip(commands, answers, strict=True):
+                if isinstance(answer, ReplyError):
+                    raise CommandRefused(command, answer)
+                if isinstance(answer, Exception):
+                    raise RedisUnavailable(str(answer)) from answer
+        return answers
+
+    def turn(self) -> Turn:
+        """The open turn: ask it and await :meth:`Turn.settled`, with no other await in between.
+
+        Raises :class:`RedisUnavailable` while the circuit breaker is open.
+        """
         turn = self._turn
         if turn is None:
             if self._node.why is not None and self._cluster is None:
                 raise RedisUnavailable(str(self._node.why)) from self._node.why
             turn = self._turn = Turn()
             self._loop.call_soon(self._send)
-        places, settled = turn.ask(commands)
-        await settled
-        replies = turn.replies
-        answers = [replies[place] for place in places]
-        for answer in answers:
-            if isinstance(answer, ReplyError):
-                raise CommandRefused(commands[answers.index(answer)], answer)
-            if isinstance(answer, Exception):
-                raise RedisUnavailable(str(answer)) from answer
-        return answers
+        return turn
 
     def _send(self) -> None:
         turn, self._turn = self._turn, None

@@ -1,7 +1,7 @@
 """The reads of one turn of the event loop, which share a round trip to Redis."""
 
 from asyncio import Future, TimerHandle, get_running_loop
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import hiredis
@@ -25,20 +25,41 @@ class RedisUnavailable(Exception):
     """Redis is away, refused, or did not answer in time."""
 
 
+class Group:
+    """Commands that many readers ask for together; known by identity, which is quick."""
+
+    __slots__ = ("commands",)
+
+    def __init__(self, *commands: Command) -> None:
+        self.commands = commands
+
+
 class Turn:
     """Commands, of which identical ones are one, and the reply to each once it is settled.
 
     A reply is what hiredis makes of it (bytes, int, None, a list of these) or an exception.
     """
 
-    __slots__ = ("_commands", "_readers", "again", "deadline", "replies", "sent_at")
+    __slots__ = (
+        "_commands",
+        "_groups",
+        "_readers",
+        "again",
+        "deadline",
+        "failed",
+        "replies",
+        "sent_at",
+    )
 
     def __init__(self) -> None:
         self._commands: dict[Command, int] = {}
+        self._groups: dict[Group, list[int]] = {}
         self._readers: list[Future[None]] = []
         self.replies: list[Any] = []
         self.deadline: TimerHandle | None = None
         self.sent_at = 0.0
+        self.failed = False
+        """Whether the reply to any command is an exception."""
         self.again = False
         """Whether it was sent before, over a connection that was then lost."""
 
@@ -64,21 +85,39 @@ class Turn:
         """The commands as they are sent."""
         return b"".join([_pack(command) for command in self._commands])
 
-    def ask(self, commands: Iterable[Command]) -> tuple[list[int], "Future[None]"]:
-        """Where the replies to some commands will be, and what to await before."""
-        known = self._commands
-        places = [known.setdefault(command, len(known)) for command in commands]
-        # A future for each reader: to cancel one that many await would cancel them all.
+    def ask(self, command: Command) -> int:
+        """Where the reply to a command will be."""
+        return self._commands.setdefault(command, len(self._commands))
+
+    def ask_group(self, group: "Group") -> list[int]:
+        """Where the replies to some commands will be."""
+        places = self._groups.get(group)
+        if places is None:
+            places = self._groups[group] = [self.ask(command) for command in group.commands]
+        return places
+
+    def settled(self) -> "Future[None]":
+        """What a reader awaits who has asked, and until then all replies are there."""
+        # One for each: to cancel a future that many await would cancel them all.
         reader = get_running_loop().create_future()
         self._readers.append(reader)
-        return places, reader
+        return reader
 
     def settle(self, error: Exception | None = None) -> None:
         """Wake the readers; ``error`` is then the reply to whatever has none."""
         if self.deadline is not None:
             self.deadline.cancel()
         if error is not None:
+            self.failed = True
             self.replies.extend([error] * (len(self) - len(self.replies)))
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)
+
+
+def turn_of(commands: Sequence[Command]) -> tuple[Turn, "Future[None]"]:
+    """A turn of these commands alone, which are not to repeat, and what its reader awaits."""
+    turn = Turn()
+    for command in commands:
+        turn.ask(command)
+    return turn, turn.settled()

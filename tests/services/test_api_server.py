@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from serving.__main__ import main
+from serving.metrics import FLUSH_SECONDS
 from serving.settings import ServingSettings, SettingsError
 
 SECONDS_TO_START = 20
@@ -100,6 +101,7 @@ def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
             'recsys_http_requests_total{method="GET",'
             'route="/api/recommendations/top-buys",status="200"}'
         )
+        sleep(2 * FLUSH_SECONDS)  # a worker's counts may be on their way for so long
         for _ in range(6):
             text = client.get("/metrics", headers={"Connection": "close"}).text
             assert re.findall(rf"^{series} (.*)$", text, re.MULTILINE) == [f"{requests}.0"]
