@@ -95,8 +95,11 @@ def publish(redis_url: str) -> None:
             },
         )
         publisher.top_buys(2, 2, 6)
+        bought = {"score": 2, "last_purchased_at": THROUGH}
         publisher.buy_again(
-            1, Repeat(product_id=4, score=2, purchases=3, last_purchased_at=THROUGH, due_at=THROUGH)
+            1,
+            Repeat(product_id=4, purchases=3, due_at=THROUGH, **bought),
+            Repeat(product_id=6, purchases=1, due_at=None, **bought),
         )
         for product in NAMES:
             others = [other for other in NAMES if other != product]

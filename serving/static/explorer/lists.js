@@ -17,7 +17,7 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 // Show a list in its section: {about, source, call, answer, items, empty}. Of items, each is
-// {name, href, current, strength, evidence}. A list that is shown already is left as it is. Where the
+// {id, name, href, current, strength, evidence}. A list that is shown already is left as it is. Where the
 // focus is in a list that changes, it stays on its product, or goes to the title where that is gone.
 export function showList(section, list, now) {
   const text = JSON.stringify(list);
@@ -58,7 +58,7 @@ function product(item, most) {
   return element(
     "li",
     {},
-    element("a", { href: item.href, "aria-current": String(item.current) }, item.name),
+    element("a", { href: item.href, title: item.id, "aria-current": String(item.current) }, item.name),
     element(
       "span",
       { class: "strength", title: "comparable within this list only" },

@@ -72,6 +72,7 @@ function render(view) {
   const now = new Date();
   const whose = user === null ? "A guest" : `Customer ${user}`;
   const item = (product, strength, evidence) => ({
+    id: product.product_id,
     name: nameOf(product.product_id),
     href: address(user, product.product_id),
     current: product.product_id === together,

@@ -33,7 +33,7 @@ export function ago(text, now) {
 export function because(reason, nameOf) {
   switch (reason?.kind) {
     case "repeat":
-      return `Bought ${times(reason.purchases)}, last on ${date(reason.last_purchased_at)}`;
+      return bought(reason);
     case "similar":
       return `Goes with ${reason.purchases
         .map((one) => `${nameOf(one.product_id)} (${PERCENT.format(one.weight)})`)
@@ -49,10 +49,9 @@ export function because(reason, nameOf) {
 
 // When a product was bought and is due again.
 export function repeat(product, now) {
-  const bought = `Bought ${times(product.purchases)}, last on ${date(product.last_purchased_at)}`;
-  if (!product.due_at) return bought;
+  if (!product.due_at) return bought(product);
   const due = new Date(product.due_at) <= now ? "due since" : "due on";
-  return `${bought}; ${due} ${date(product.due_at)}`;
+  return `${bought(product)}; ${due} ${date(product.due_at)}`;
 }
 
 // The counts behind a pair of products.
@@ -65,5 +64,9 @@ export function measures(evidence) {
   );
 }
 
-const times = (count) => (count === 1 ? "once" : count === 2 ? "twice" : `${COUNT.format(count)} times`);
+function bought({ purchases, last_purchased_at: last }) {
+  if (purchases === 1) return `Bought once, on ${date(last)}`;
+  return `Bought ${COUNT.format(purchases)} times, last on ${date(last)}`;
+}
+
 const date = (text) => DATE.format(new Date(text));
