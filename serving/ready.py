@@ -89,20 +89,20 @@ class ReadyLists:
         if turn.failed:
             return None
         replies = turn.replies
-        users_record, record, everybody, *sizes = [replies[place] for place in places]
-        lists = [(everybody, record)]
+        users_record, guests_record, everybody, *sizes = [replies[place] for place in places]
+        lists = [everybody]
         if own is not None and replies[own] is not None:
-            lists.insert(0, (replies[own], users_record))
+            lists.insert(0, replies[own])
         sets = list(compress(WITHHELD, sizes))
-        for data, record in lists:
+        for data in lists:
             cut = cut_top_buys(data, limit + SPARE if sets else limit) if data else None
             if cut is None:
                 break
             left = await self._left(cut.products, sets, limit) if sets else cut.products
             if left is None:
                 break
+            source, head = _top_buys_head(cut.head, users_record, guests_record)
             if left or data is everybody:
-                source, head = _top_buys_head(cut.head, record)
                 user = b"null" if user_id is None else _id_json(user_id, _id_kind(users_record))
                 metrics.count_list("top_buys", source if left else "empty")
                 body = b'{"user_id":%b,%b%b]}' % (user, head, join_products(left[:limit]))
@@ -156,17 +156,15 @@ class ReadyLists:
 
 
 @lru_cache(maxsize=1024)  # the heads of a publication's lists are few, if not all the same
-def _top_buys_head(head: bytes, record: bytes | None) -> tuple[str, bytes]:
+def _top_buys_head(head: bytes, *records: bytes | None) -> tuple[str, bytes]:
     """The source of a list with this head, and the head that the answer has, up to products."""
     stored = decode_top_buys(empty_top_buys(head))
-    publication = None if record is None else decode_publication(record)
-    if publication is not None and publication.family is not FAMILIES[stored.source]:
-        publication = None
+    published = {each.family: each for each in map(decode_publication, filter(None, records))}
     return stored.source, _head(
         source=stored.source,
         model_version=stored.model_version,
         generated_at=stored.generated_at,
-        orders_through=known_through(stored, publication),
+        orders_through=known_through(stored, published.get(FAMILIES[stored.source])),
     )
 
 
