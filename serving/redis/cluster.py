@@ -10,6 +10,8 @@ from serving.redis.node import Node
 from serving.redis.turn import Command, RedisUnavailable, Turn, turn_of
 
 _ATTEMPTS = 3
+_REFRESH_SECONDS = 0.1
+"""How long one waits at least before asking the nodes anew who answers for what."""
 
 Address = tuple[str, int]
 
@@ -23,6 +25,7 @@ class Cluster:
         self._nodes: dict[Address, Node] = {}
         self._slots: list[Address] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refreshed = 0.0
 
     def take(self, slots: Iterable[Any]) -> None:
         """Take over what CLUSTER SLOTS answered; nodes that are gone are let go."""
@@ -60,35 +63,45 @@ class Cluster:
     async def _ask(self, commands: list[Command], replies: list[Any]) -> None:
         """Fill in ``replies``, and go where the nodes point to while slots move."""
         left = list(range(len(commands)))
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                await self._refresh()
+        for _ in range(_ATTEMPTS):
             by_node: dict[Node, list[int]] = {}
             for place in left:
                 by_node.setdefault(self._node_of(commands[place]), []).append(place)
             parts = [
-                (places, _sent(node, [commands[place] for place in places]))
+                (places, _send(node, [commands[place] for place in places]))
                 for node, places in by_node.items()
             ]
-            for places, part in parts:
-                for place, reply in zip(places, await part, strict=True):
+            for places, (turn, settled) in parts:
+                await settled
+                for place, reply in zip(places, turn.replies, strict=True):
                     replies[place] = reply
             left = [place for place in left if _redirected(replies[place])]
-            for place in [place for place in left if str(replies[place]).startswith("ASK ")]:
-                address = _address(str(replies[place]).split()[2])
-                # ASKING holds for the one command after it
-                node = self._node(address)
-                replies[place] = (await _sent(node, [("ASKING",), commands[place]]))[1]
-                left.remove(place)
+            for place in left.copy():
+                said, *where = str(replies[place]).split()
+                if said == "ASK":
+                    # ASKING holds for the one command after it
+                    node = self._node(_address(where[1]))
+                    turn, settled = _send(node, [("ASKING",), commands[place]])
+                    await settled
+                    replies[place] = turn.replies[1]
+                    left.remove(place)
+                elif said == "MOVED":
+                    self._slots[int(where[0])] = _address(where[1])
             if not left:
                 return
+            await self._refresh()
 
     async def _refresh(self) -> None:
-        """Ask the nodes anew who answers for what, until one tells."""
+        """Ask the nodes anew who answers for what, until one tells; not too often."""
+        now = asyncio.get_running_loop().time()
+        if now < self._refreshed + _REFRESH_SECONDS:
+            return
+        self._refreshed = now
         for node in list(self._nodes.values()):
-            (slots,) = await _sent(node, [("CLUSTER", "SLOTS")])
-            if isinstance(slots, list):
-                self.take(slots)
+            turn, settled = _send(node, [("CLUSTER", "SLOTS")])
+            await settled
+            if isinstance(turn.replies[0], list):
+                self.take(turn.replies[0])
                 return
 
     def _node_of(self, command: Command) -> Node:
@@ -107,12 +120,11 @@ class Cluster:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _sent(node: Node, commands: list[Command]) -> list[Any]:
-    """What one node replies to some commands."""
+def _send(node: Node, commands: list[Command]) -> tuple[Turn, "asyncio.Future[None]"]:
+    """A turn of some commands that is on its way to one node, and what its reader awaits."""
     turn, settled = turn_of(commands)
     node.send(turn)
-    await settled
-    return turn.replies
+    return turn, settled
 
 
 def _redirected(reply: Any) -> bool:

@@ -19,6 +19,8 @@ from serving.redis.turn import Command, RedisUnavailable, Turn, turn_of
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+_AWAY = ("LOADING", "MASTERDOWN", "NOAUTH")
+"""How the errors begin by which a server answers whatever it is asked."""
 
 State = Literal["closed", "half-open", "open"]
 """Of the circuit breaker: reads are sent; one attempt is under way; reads fail at once."""
@@ -59,10 +61,13 @@ class _Connection(asyncio.Protocol):
         parser.feed(data)
         try:
             while (reply := parser.gets()) is not False:
+                if isinstance(reply, hiredis.ReplyError):
+                    if not outstanding or (self.proven and str(reply).startswith(_AWAY)):
+                        self.drop(RedisUnavailable(str(reply)))
+                        return
+                    outstanding[0].failed = True
                 turn = outstanding[0]
                 turn.replies.append(reply)
-                if isinstance(reply, hiredis.ReplyError):
-                    turn.failed = True
                 if turn.complete:
                     outstanding.popleft()
                     self.proven = True
@@ -77,8 +82,9 @@ class Node:
 
     A task of its own keeps the connection. Reads wait for the first attempt to connect, and for the
     first after the server has closed the connection, with which those outstanding are sent again.
-    When an attempt fails, or a turn is not answered in time, the circuit breaker opens: reads then
-    fail at once, until a later attempt succeeds, with growing pauses in between.
+    When an attempt fails, a turn is not answered in time, or a connection ends that nothing was read
+    by, the circuit breaker opens: reads then fail at once, until a later attempt succeeds, with
+    growing pauses in between.
     """
 
     def __init__(
@@ -144,9 +150,9 @@ class Node:
                 error = await connection.lost
                 if connection.proven:
                     pause = FIRST_PAUSE_SECONDS
-                if error is None and self.why is None:  # the server has closed it: a restart, say
-                    self._take_back(connection)
-                    continue
+                    if error is None and self.why is None:  # the server closed it: a restart, say
+                        self._take_back(connection)
+                        continue
             self._open(error or RedisUnavailable("the connection was closed"))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -192,6 +198,7 @@ class Node:
         self._connection = None
         for turn in connection.outstanding:
             turn.replies.clear()
+            turn.failed = False
             if turn.again:
                 turn.settle(RedisUnavailable("the connection was closed again"))
             else:
@@ -237,7 +244,8 @@ async def _greet(
     ends: set[asyncio.Future[Any]] = {settled, connection.lost}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if not settled.done():
-        raise connection.lost.result() or RedisUnavailable("it closes the connection")
+        said = next((str(reply) for reply in turn.replies if isinstance(reply, Exception)), None)
+        raise connection.lost.result() or RedisUnavailable(said or "it closes the connection")
     *replies, pong, slots = turn.replies
     for reply in [*replies, pong]:
         permitted = reply is pong and str(reply).startswith("NOPERM")

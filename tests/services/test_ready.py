@@ -261,7 +261,8 @@ def test_the_short_way_takes_plain_requests(redis_url: str, published: Publisher
 
     answered = asyncio.run(bodies())
     assert None not in answered
-    assert answered[2] and answered[2].endswith(
+    assert answered[2]
+    assert answered[2].endswith(
         b'"products":[{"product_id":"a","score":0.5},{"product_id":10,"score":0.3333333333333333}]}'
     )
 
