@@ -12,6 +12,7 @@ from recsys_assets.backtests import BACKTESTS, evaluated_last, outcome, refused_
 from recsys_assets.console import age, status_table
 from recsys_assets.ingest.watermark import Backfill, backfill_under_way, orders_watermark
 from recsys_assets.learn.artifacts import ArtifactError, artifact_path, load_artifact, versions
+from recsys_assets.publish.names import count_names
 from recsys_assets.publish.redis_reader import read_publication
 from recsys_assets.publish.redis_writer import Client
 from recsys_assets.settings import Settings
@@ -48,6 +49,7 @@ def status_tables(
         **{name: _artifact(settings, name) for name in ARTIFACTS},
         **{BACKTESTS[name]: _backtest(settings, name) for name in ARTIFACTS},
         **{family.value: _lists(client, family) for family in BESIDE},
+        "product_names": (f"{count_names(client):,} names", None),
     }
     rows = []
     for name, policy in freshness_policies(settings).items():

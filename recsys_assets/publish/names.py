@@ -81,6 +81,12 @@ def hold_names(client: Client, names: Mapping[str, str]) -> PublishedNames:
     return PublishedNames(len(names), written, removed, len(_members(names)))
 
 
+def count_names(client: Client) -> int:
+    """How many names are published. Raises RedisUnavailableError."""
+    with told("does not tell how many names of products it holds"):
+        return client.hlen(contract.names_key())
+
+
 def publish_example_users(session: ShopSession, client: Client, most: int = 20) -> None:
     """Let Redis name a few users who have lists: those with the most purchases."""
     users = tables.users_by_purchases(session.connection, session.shop, most)

@@ -222,6 +222,7 @@ def test_status_tells_what_there_is(shop: Home):
     assert "60 explained, 60 buy again" in printed
     assert re.search(r"global_top_buys .* 1 key ", printed)
     assert re.search(r"als_model .* MB, 1 kept", printed)
+    assert re.search(r"product_names .* [\d,]+ names", printed)
 
 
 def test_a_users_list_is_shown_with_names(shop: Home, store: redis.Redis, names: dict[int, str]):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recsys_assets.publish.names import (
     PublishedNames,
+    count_names,
     hold_names,
     publish_example_users,
     publish_names,
@@ -111,7 +112,9 @@ def test_users_with_the_most_purchases_are_examples(database_url: str, client: C
 
 def test_only_what_differs_is_written(client: Client):
     assert isinstance(client, redis.Redis)
+    assert count_names(client) == 0
     hold_names(client, {"1": "milk", "2": "rye bread", "3": "gone"})
+    assert count_names(client) == 3
     client.config_resetstat()
     assert hold_names(client, {"1": "milk", "2": "rye bread", "3": "gone"}).written == 0
     commands = client.info("commandstats").keys()
