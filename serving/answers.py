@@ -153,21 +153,6 @@ class CartAnswer(Struct, frozen=True, kw_only=True):
     products: list[CartProduct]
 
 
-class Liveness(Struct, frozen=True):
-    """The process answers."""
-
-    status: Literal["alive"] = "alive"
-
-
-class Readiness(Struct, frozen=True, kw_only=True):
-    """What there is to serve."""
-
-    families: Annotated[
-        dict[Family, Publication | None],
-        Meta(description="The last publication of each family of lists; null: never published."),
-    ]
-
-
 def top_buys_answer(
     user_id: str | None,
     read: TopBuysRead,

@@ -5,15 +5,17 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 
+from serving import metrics
 from serving.caching import CacheHeaders, Caching
-from serving.controllers import HealthController, RecommendationsController
+from serving.controllers import RecommendationsController
 from serving.explorer_routes import ExplorerController
 from serving.front import Front
-from serving.metrics import MetricsController
+from serving.health import HealthController
 from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
 from serving.ready import ReadyLists
 from serving.redis.reads import RedisReads
+from serving.scrape import MetricsController
 from serving.settings import ServingSettings
 from serving.store import RecommendationStore
 
@@ -57,10 +59,17 @@ def create_app(settings: ServingSettings | None = None) -> Front:
             start_page,
             static_files(),
         ],
-        dependencies={"store": Provide(lambda: store, sync_to_thread=False)},
+        dependencies={
+            "store": Provide(lambda: store, sync_to_thread=False),
+            "fresh_seconds": Provide(lambda: settings.fresh_seconds, sync_to_thread=False),
+        },
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=[lambda _: redis],
+        lifespan=[
+            lambda _: redis,
+            lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
+        ],
         openapi_config=OPENAPI,
         logging_config=None,
     )
-    return Front(app, ReadyLists(store), caching, settings.in_flight)
+    front = Front(app, ReadyLists(store), caching, settings.in_flight)
+    return front

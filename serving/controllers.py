@@ -15,8 +15,6 @@ from serving.answers import (
     BoughtTogetherAnswer,
     BuyAgainAnswer,
     CartAnswer,
-    Liveness,
-    Readiness,
     TopBuysAnswer,
     bought_together_answer,
     buy_again_answer,
@@ -288,34 +286,6 @@ class RecommendationsController(Controller):
         answer = cart_answer(cart, read, limit=limit, exclude=excluded, explain=explain)
         _count("bought_together_cart", "global", answer.products)
         return answer
-
-
-class HealthController(Controller):
-    """What an orchestrator asks."""
-
-    path = "/health"
-    tags = ("Health",)
-
-    @get(
-        "/live",
-        summary="Alive",
-        responses={200: ResponseSpec(Liveness, description="The process answers.")},
-    )
-    async def live(self) -> Liveness:
-        """Does not ask Redis, so that its absence makes nobody restart this process."""
-        return Liveness()
-
-    @get(
-        "/ready",
-        summary="Ready",
-        responses={
-            200: ResponseSpec(Readiness, description="Redis answers; what is published in it."),
-            503: UNAVAILABLE,
-        },
-    )
-    async def ready(self, store: Store) -> Readiness:
-        """Whether Redis answers, and the last publication of every family of lists."""
-        return Readiness(families=await store.publications())
 
 
 def _count(name: str, source: str, products: Sequence[object]) -> None:

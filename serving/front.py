@@ -50,6 +50,7 @@ class Front:
         try:
             if self.in_flight > self._limit:
                 status = 503
+                metrics.count_refusal("busy")
                 await _send(send, status, _BUSY_HEADERS, _BUSY)
                 return
             if scope["method"] == "GET":

@@ -5,7 +5,7 @@ Nothing here reads Redis or starts anything.
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 from msgspec import Meta, field
@@ -55,6 +55,22 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     stale_guests: bool = field(default=False, name="RECSYS_API_STALE_GUESTS")
     """Whether to serve the last known guests' list while Redis is away, marked as stale."""
+
+    fresh_seconds: Annotated[int, Meta(ge=1, le=31_622_400)] = field(
+        default=26 * 3600, name="RECSYS_API_FRESH_SECONDS"
+    )
+    """Seconds after its publication for which /health/ready calls a family of lists fresh."""
+
+    access_log: bool = field(default=False, name="RECSYS_API_ACCESS_LOG")
+    """Whether to log every request."""
+
+    log_format: Literal["text", "json"] = field(default="text", name="RECSYS_API_LOG_FORMAT")
+    """Lines for people, or a JSON object a line."""
+
+    otlp_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = field(
+        default="", name="OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    """The OpenTelemetry collector that traces are sent to, over HTTP; empty: none are made."""
 
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = field(
         default=0, name="RECSYS_API_DRAIN_SECONDS"

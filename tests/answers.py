@@ -34,3 +34,9 @@ def metrics_of(api: Any) -> dict[str, float]:
     assert response.headers["content-type"].startswith("text/plain")
     samples = [line for line in response.text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in samples)}
+
+
+def round_trips(before: dict[str, float], after: dict[str, float]) -> float:
+    """The round trips to Redis between two scrapes, without that of the second scrape itself."""
+    series = "recsys_redis_round_trip_seconds_count"
+    return after[series] - before[series] - 1

@@ -13,6 +13,7 @@ from tests.answers import (
     assert_publish_again,
     metrics_of,
     products_of,
+    round_trips,
 )
 from tests.published import THROUGH
 
@@ -127,9 +128,9 @@ def test_what_two_antecedents_lead_to_may_be_blocked(api, published):
 @pytest.mark.parametrize("path", LISTS)
 def test_the_second_round_trip_is_made_only_while_a_product_is_withheld(api, published, path):
     def trips() -> float:
-        before = metrics_of(api)["recsys_redis_round_trip_seconds_count"]
+        before = metrics_of(api)
         _get(api, path, {"limit": 3})
-        return metrics_of(api)["recsys_redis_round_trip_seconds_count"] - before
+        return round_trips(before, metrics_of(api))
 
     publish_everywhere(published, *range(100, 200))
     assert trips() == 1
