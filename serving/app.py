@@ -15,9 +15,11 @@ from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
 from serving.ready import ReadyLists
 from serving.redis.reads import RedisReads
+from serving.redis.turn import Turn
 from serving.scrape import MetricsController
 from serving.settings import ServingSettings
 from serving.store import RecommendationStore
+from serving.tracing import Traces, closing_traces, traces_for
 
 API_VERSION = "1.0.0"
 
@@ -36,13 +38,15 @@ OPENAPI = OpenAPIConfig(
 )
 
 
-def create_app(settings: ServingSettings | None = None) -> Front:
-    """The API, with its settings from the environment unless given.
+def create_app(settings: ServingSettings | None = None, traces: Traces | None = None) -> Front:
+    """The API, with its settings from the environment unless given, and traces as they say.
 
     Redis need not be there: it is looked for when a request needs it.
     """
     settings = settings or ServingSettings.from_environment()
-    redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds)
+    traces = traces or traces_for(settings)
+    new_turn = Turn if traces is None else traces.turn
+    redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds, new_turn)
     store = RecommendationStore(redis)
     caching = Caching(settings.max_age_seconds)
 
@@ -65,11 +69,19 @@ def create_app(settings: ServingSettings | None = None) -> Front:
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[
+            lambda _: closing_traces(traces),
             lambda _: redis,
             lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
         ],
         openapi_config=OPENAPI,
         logging_config=None,
     )
-    front = Front(app, ReadyLists(store), caching, settings.in_flight)
+    front = Front(
+        app,
+        ReadyLists(store),
+        caching,
+        settings.in_flight,
+        access_log=settings.access_log,
+        traces=traces,
+    )
     return front

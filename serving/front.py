@@ -8,8 +8,10 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics
 from serving.caching import NOT_MODIFIED, Caching, Headers, is_known
+from serving.logs import REQUEST_ID, log_access, request_id, request_id_of
 from serving.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, busy
 from serving.ready import ReadyLists
+from serving.tracing import Traces
 
 _BUSY = msgspec.json.encode(busy())
 _BUSY_HEADERS = [
@@ -26,11 +28,22 @@ class Front:
     What is refused costs next to nothing, so that a flood leaves the requests at work alone.
     """
 
-    def __init__(self, app: ASGIApp, ready: ReadyLists, caching: Caching, limit: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        ready: ReadyLists,
+        caching: Caching,
+        limit: int,
+        *,
+        access_log: bool = False,
+        traces: Traces | None = None,
+    ) -> None:
         self._app = app
         self._ready = ready
         self._caching = caching
         self._limit = limit
+        self._access_log = access_log
+        self._traces = traces
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,19 +52,16 @@ class Front:
             await self._app(scope, receive, send)
             return
         start, status, route = perf_counter(), 500, None
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        id_ = request_id_of(scope["headers"])
+        request_id.set(id_)
+        own = [(REQUEST_ID, id_)]
+        span = None if self._traces is None else self._traces.begin(scope, id_)
         self.in_flight += 1
         try:
             if self.in_flight > self._limit:
                 status = 503
                 metrics.count_refusal("busy")
-                await _send(send, status, _BUSY_HEADERS, _BUSY)
+                await _send(send, status, _BUSY_HEADERS + own, _BUSY)
                 return
             if scope["method"] == "GET":
                 ready = await self._ready.answer(scope["path"], query := scope["query_string"])
@@ -62,13 +72,26 @@ class Front:
                         status, body = NOT_MODIFIED, b""
                     else:
                         headers += (_JSON, (b"content-length", b"%d" % len(body)))
-                    await _send(send, status, headers, body)
+                    await _send(send, status, headers + own, body)
                     return
+
+            async def noted(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    message["headers"] = [*message["headers"], *own]
+                await send(message)
+
             await self._app(scope, receive, noted)
             route = scope.get("path_template")
         finally:
             self.in_flight -= 1
-            metrics.count_request(scope["method"], route, status, perf_counter() - start)
+            seconds = perf_counter() - start
+            metrics.count_request(scope["method"], route, status, seconds)
+            if self._traces is not None:
+                self._traces.end(span, route, status)
+            if self._access_log:
+                log_access(scope["method"], scope["path"], status, seconds)
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 from granian import Granian
 from granian.constants import Interfaces
 
+from serving.logs import log_config
 from serving.settings import ServingSettings
+from serving.tracing import require_otel
 
 SECONDS_TO_STOP = 5
 
@@ -22,6 +24,7 @@ def serve(settings: ServingSettings) -> None:
     Raises :class:`AddressError` when the port is taken or the host is not of this machine.
     """
     _require_address(settings)
+    require_otel(settings)
     with TemporaryDirectory(prefix="recsys-metrics-") as metrics_folder:
         # The workers read their settings from the environment, and prometheus-client, which is
         # not imported before them, finds the folder there.
@@ -35,6 +38,7 @@ def serve(settings: ServingSettings) -> None:
             workers=settings.workers,
             workers_kill_timeout=SECONDS_TO_STOP,
             websockets=False,
+            log_dictconfig=log_config(settings.log_format),
         ).serve()
 
 

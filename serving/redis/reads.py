@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,8 +27,9 @@ class RedisReads:
     trying. No read takes longer than ``timeout`` seconds.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, new_turn: Callable[[], Turn] = Turn) -> None:
         """Raises ValueError for what is not the URL of a Redis."""
+        self._new_turn = new_turn
         self._url = RedisUrl.parse(url)
         self._timeout = timeout
         self._turn: Turn | None = None
@@ -87,7 +88,7 @@ class RedisReads:
         if turn is None:
             if self._node.why is not None and self._cluster is None:
                 raise RedisUnavailable(str(self._node.why)) from self._node.why
-            turn = self._turn = Turn()
+            turn = self._turn = self._new_turn()
             self._loop.call_soon(self._send)
         return turn
 
