@@ -223,17 +223,38 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Default: RECSYS_API_HOST, 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: RECSYS_API_PORT, 8000.")] = None,
     workers: Annotated[int | None, typer.Option(help="Default: RECSYS_API_WORKERS, 1.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve a network without API keys.")
+    ] = False,
 ) -> None:
-    """Serve the API until Ctrl-C."""
+    """Serve the API until Ctrl-C; beyond this machine, to those with API keys."""
     import os
 
     from serving.server import serve as serve_api
     from serving.settings import ServingSettings
 
     with open_session(database=False):
-        given = {"HOST": host, "PORT": port, "WORKERS": workers}
+        given = {"HOST": host, "PORT": port, "WORKERS": workers, "INSECURE": insecure or None}
         os.environ.update({f"RECSYS_API_{k}": str(v) for k, v in given.items() if v is not None})
         serve_api(ServingSettings.from_environment())
+
+
+@app.command()
+def api_key(
+    name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots and dashes.")],
+) -> None:
+    """Make a key to the API, and the line that lets it in; neither is kept.
+
+    A name may have several keys, as while a new one takes the place of an old one.
+    """
+    from serving.api_keys import new_key
+
+    try:
+        key, kept = new_key(name)
+    except ValueError as error:
+        raise typer.BadParameter("letters, digits, dots, dashes, 64 at most") from error
+    print(f"The key, to be given to {name} and not shown again:\n{key}")
+    print(f"The line for the file RECSYS_API_KEYS_FILE:\n{kept}")
 
 
 @app.command()

@@ -23,6 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for option, (variable, explanation) in _OPTIONS.items():
         parser.add_argument(option, dest=variable, help=f"{explanation} ({variable})")
+    parser.add_argument(
+        "--insecure",
+        dest="RECSYS_API_INSECURE",
+        action="store_const",
+        const="true",
+        help="serve a network without API keys (RECSYS_API_INSECURE)",
+    )
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value}
     try:
         serve(ServingSettings.from_environment(os.environ | given))

@@ -1,15 +1,19 @@
 """The application factory: puts routes, store, errors, metrics and pages together."""
 
+from contextlib import nullcontext
+
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 
 from serving import metrics
+from serving.access import gate_of
 from serving.caching import CacheHeaders, Caching
 from serving.controllers import RecommendationsController
 from serving.explorer_routes import ExplorerController
 from serving.front import Front
+from serving.headers import AnswerHeaders
 from serving.health import HealthController
 from serving.pages import ReferencePage, start_page, static_files
 from serving.problems import EXCEPTION_HANDLERS
@@ -18,6 +22,7 @@ from serving.redis.reads import RedisReads
 from serving.redis.turn import Turn
 from serving.scrape import MetricsController
 from serving.settings import ServingSettings
+from serving.stale import LastGuests
 from serving.store import RecommendationStore
 from serving.tracing import Traces, closing_traces, traces_for
 
@@ -48,6 +53,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
     new_turn = Turn if traces is None else traces.turn
     redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds, new_turn)
     store = RecommendationStore(redis)
+    last_guests = LastGuests(store)
     caching = Caching(settings.max_age_seconds)
 
     app = Litestar(
@@ -65,12 +71,14 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
         ],
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
+            "last_guests": Provide(lambda: last_guests, sync_to_thread=False),
             "fresh_seconds": Provide(lambda: settings.fresh_seconds, sync_to_thread=False),
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[
             lambda _: closing_traces(traces),
             lambda _: redis,
+            lambda _: last_guests.kept() if settings.stale_guests else nullcontext(),
             lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
         ],
         openapi_config=OPENAPI,
@@ -81,6 +89,8 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
         ReadyLists(store),
         caching,
         settings.in_flight,
+        headers=AnswerHeaders(settings.cors_origins.split(",") if settings.cors_origins else ()),
+        gate=gate_of(settings, redis),
         access_log=settings.access_log,
         traces=traces,
     )

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from serving.contract import ContractError, Id, encode_id, search_range
 from serving.names import ProductDirectory
-from serving.problems import BAD_REQUEST, UNAVAILABLE, refused
+from serving.problems import ACCESS_RESPONSES, BAD_REQUEST, UNAVAILABLE, refused
 from serving.store import RecommendationStore
 
 MAX_NAMES = 200
@@ -72,6 +72,7 @@ def _responses(answer: type[Any], description: str, example: Any) -> dict[int, R
     return {
         200: ResponseSpec(answer, description=description, examples=[Example(value=example)]),
         400: BAD_REQUEST,
+        **ACCESS_RESPONSES,
         503: UNAVAILABLE,
     }
 

@@ -7,7 +7,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics
+from serving.access import Answered, Gate
 from serving.caching import NOT_MODIFIED, Caching, Headers, is_known
+from serving.headers import AnswerHeaders
 from serving.logs import REQUEST_ID, log_access, request_id, request_id_of
 from serving.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, busy
 from serving.ready import ReadyLists
@@ -35,6 +37,8 @@ class Front:
         caching: Caching,
         limit: int,
         *,
+        headers: AnswerHeaders,
+        gate: Gate | None = None,
         access_log: bool = False,
         traces: Traces | None = None,
     ) -> None:
@@ -42,6 +46,8 @@ class Front:
         self._ready = ready
         self._caching = caching
         self._limit = limit
+        self._headers = headers
+        self._gate = gate
         self._access_log = access_log
         self._traces = traces
         self.in_flight = 0
@@ -54,7 +60,7 @@ class Front:
         start, status, route = perf_counter(), 500, None
         id_ = request_id_of(scope["headers"])
         request_id.set(id_)
-        own = [(REQUEST_ID, id_)]
+        own = [(REQUEST_ID, id_), *self._headers.of(scope)]
         span = None if self._traces is None else self._traces.begin(scope, id_)
         self.in_flight += 1
         try:
@@ -63,6 +69,8 @@ class Front:
                 metrics.count_refusal("busy")
                 await _send(send, status, _BUSY_HEADERS + own, _BUSY)
                 return
+            if self._gate is not None:
+                own += await self._gate.admit(scope)
             if scope["method"] == "GET":
                 ready = await self._ready.answer(scope["path"], query := scope["query_string"])
                 if ready is not None:
@@ -84,6 +92,11 @@ class Front:
 
             await self._app(scope, receive, noted)
             route = scope.get("path_template")
+        except Answered as early:
+            status = early.status
+            if early.refusal:
+                metrics.count_refusal(early.refusal)
+            await _send(send, status, early.headers + own, early.body)
         finally:
             self.in_flight -= 1
             seconds = perf_counter() - start

@@ -59,6 +59,18 @@ def busy() -> Problem:
     )
 
 
+def unauthorized(detail: str) -> Problem:
+    """What a request is told that bears no API key, or a wrong one."""
+    return _problem(HTTPStatus.UNAUTHORIZED, detail)
+
+
+def too_many_requests(seconds: int) -> Problem:
+    """What a request is told whose caller has had all requests of the next ``seconds``."""
+    return _problem(
+        HTTPStatus.TOO_MANY_REQUESTS, f"You ask more often than you may; wait {seconds} s."
+    )
+
+
 def _problem(status: int, detail: str, errors: list[ParameterError] | UnsetType = UNSET) -> Problem:
     title = HTTPStatus(status).phrase
     return Problem(status=status, title=title, detail=detail, errors=errors)
@@ -135,6 +147,19 @@ BAD_REQUEST = _documented(
     "A parameter is not valid; errors says which.",
     _problem(400, "Refused: limit.", [ParameterError("limit", "Expected `int` <= 100")]),
 )
+ACCESS_RESPONSES = {
+    401: _documented(
+        "No API key was sent, or one that is not in force. Only where the service has API keys.",
+        unauthorized("Send an API key, as Authorization: Bearer KEY or X-API-Key: KEY."),
+    ),
+    429: _documented(
+        "The caller asks more often than it may; Retry-After says in how many seconds to ask "
+        "again. Only where the service has a rate limit.",
+        too_many_requests(1),
+    ),
+}
+"""What a route that is not open to all may answer instead."""
+
 UNAVAILABLE = _documented(
     "Redis is away, too slow, or holds a value that this release cannot read. "
     "Retry-After says in how many seconds to ask again.",

@@ -53,6 +53,25 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     """Seconds for which browsers and proxies may show a list without asking again."""
 
+    api_keys: str = field(default="", name="RECSYS_API_KEYS")
+    """API keys, one of which a request must bear: name:sha256, separated by commas."""
+
+    api_keys_file: str = field(default="", name="RECSYS_API_KEYS_FILE")
+    """A file of more of them, one a line, that may change while the API runs."""
+
+    insecure: bool = field(default=False, name="RECSYS_API_INSECURE")
+    """Whether to serve a network without API keys."""
+
+    rate_limit: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] = field(
+        default="", name="RECSYS_API_RATE_LIMIT"
+    )
+    """Requests that each key, or each address where there are no keys, may make: 100/second."""
+
+    cors_origins: Annotated[str, Meta(pattern=r"^(\*|https?://[^/,\s]+(,https?://[^/,\s]+)*)$")] = (
+        field(default="", name="RECSYS_API_CORS_ORIGINS")
+    )
+    """Origins, separated by commas, whose pages may ask in a browser; * is all."""
+
     stale_guests: bool = field(default=False, name="RECSYS_API_STALE_GUESTS")
     """Whether to serve the last known guests' list while Redis is away, marked as stale."""
 

@@ -23,6 +23,8 @@ key                                          type        value
 ``search:{products}``                        sorted set  what finds products by part of a name: see
                                                          :func:`search_members`
 ``examples:users``                           string      JSON of :class:`ExampleUsers`
+``rate:{caller}:{window}``                   string      requests of a caller to the API, which is
+                                                         the only one that writes it
 ===========================================  ==========  ===========================================
 
 The members of the sets are ids as :func:`encode_id` writes them. Strength is the shrunk lift. The
@@ -66,6 +68,7 @@ from serving.contract.keys import (
     id_of_key,
     list_key,
     publication_key,
+    rate_key,
     unavailable_key,
     user_top_buys_key,
 )
@@ -165,6 +168,7 @@ __all__ = [
     "list_key",
     "names_key",
     "publication_key",
+    "rate_key",
     "search_key",
     "search_members",
     "search_range",

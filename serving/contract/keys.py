@@ -75,3 +75,8 @@ def unavailable_key() -> str:
 def blocked_key() -> str:
     """The key of the shop's own set of products that are never recommended."""
     return "blocked:products"
+
+
+def rate_key(caller: str, window: int) -> str:
+    """The key of the number of requests that a caller has made in a window of the rate limit."""
+    return f"rate:{caller}:{window}"
