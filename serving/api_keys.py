@@ -120,7 +120,7 @@ def key_ring(settings: ServingSettings) -> KeyRing | None:
 
     Raises :class:`SettingsError` for what are no keys.
     """
-    if not settings.api_keys and not settings.api_keys_file:
+    if not settings.has_keys:
         return None
     try:
         listed = parse_keys(settings.api_keys.split(","))

@@ -15,10 +15,12 @@ NOT_MODIFIED = 304
 class Caching:
     """The headers of an answer to keep; one about a user is for their browser alone."""
 
-    def __init__(self, max_age: int) -> None:
-        """``max_age`` is in seconds."""
+    def __init__(self, max_age: int, *, shared: bool = True) -> None:
+        """``max_age`` is in seconds; not ``shared`` are answers that not everybody may have."""
         self._private = (b"cache-control", b"private, max-age=%d" % max_age)
-        self._public = (b"cache-control", b"public, max-age=%d" % max_age)
+        self._public = self._private
+        if shared:
+            self._public = (b"cache-control", b"public, max-age=%d" % max_age)
 
     def headers(self, body: bytes, query: bytes) -> Headers:
         """ETag and Cache-Control of a body that was asked for by this query string."""

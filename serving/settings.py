@@ -116,6 +116,11 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     @property
+    def has_keys(self) -> bool:
+        """Whether requests must bear an API key."""
+        return bool(self.api_keys or self.api_keys_file)
+
+    @property
     def redis_timeout_seconds(self) -> float:
         """``redis_timeout_ms`` in seconds."""
         return self.redis_timeout_ms / 1000
