@@ -73,6 +73,10 @@ class TopBuysAnswer(Struct, frozen=True, kw_only=True):
     generated_at: GeneratedAt
     orders_through: OrdersThrough
     products: list[TopBuysProduct]
+    stale: Annotated[
+        bool | UnsetType,
+        Meta(description="True while Redis is away: this is the guests' list as last known."),
+    ] = UNSET
 
 
 class BuyAgainAnswer(Struct, frozen=True, kw_only=True):
@@ -191,6 +195,7 @@ def top_buys_answer(
         generated_at=stored.generated_at,
         orders_through=known_through(stored, records.get(FAMILIES[stored.source])),
         products=explained,
+        stale=read.stale or UNSET,
     )
 
 

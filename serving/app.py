@@ -1,11 +1,13 @@
 """The application factory: puts routes, store, errors, metrics and pages together."""
 
 from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import Components, SecurityScheme, Tag
 
 from serving import metrics
 from serving.access import gate_of
@@ -42,6 +44,17 @@ OPENAPI = OpenAPIConfig(
     ],
 )
 
+KEY_NEEDED: Any = {
+    "security": [{"bearer": []}, {"header": []}],
+    "components": Components(
+        security_schemes={
+            "bearer": SecurityScheme(type="http", scheme="bearer"),
+            "header": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
+        }
+    ),
+}
+"""What the OpenAPI document says of API keys, where there are any."""
+
 
 def create_app(settings: ServingSettings | None = None, traces: Traces | None = None) -> Front:
     """The API, with its settings from the environment unless given, and traces as they say.
@@ -54,7 +67,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
     redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds, new_turn)
     store = RecommendationStore(redis)
     last_guests = LastGuests(store)
-    caching = Caching(settings.max_age_seconds)
+    caching = Caching(settings.max_age_seconds, shared=not settings.has_keys)
 
     app = Litestar(
         route_handlers=[
@@ -81,7 +94,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
             lambda _: last_guests.kept() if settings.stale_guests else nullcontext(),
             lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
         ],
-        openapi_config=OPENAPI,
+        openapi_config=replace(OPENAPI, **KEY_NEEDED) if settings.has_keys else OPENAPI,
         logging_config=None,
     )
     front = Front(

@@ -26,12 +26,14 @@ Product = TypeVar("Product", ScoredProduct, Repeat, Pairing)
 class TopBuysRead(NamedTuple):
     """A Top Buys list, None where there is none, and the records of users' and guests' lists.
 
-    ``explanations`` are those of the user's own list, where they were asked for and exist.
+    ``explanations`` are those of the user's own list, where they were asked for and exist. What is
+    ``stale`` was read earlier, for Redis is away.
     """
 
     stored: TopBuys | None
     records: Records
     explanations: Explanations | None = None
+    stale: bool = False
 
 
 class BuyAgainRead(NamedTuple):

@@ -2,16 +2,19 @@
 
 import os
 import socket
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 
+from serving.access import require_keys_or_loopback
+from serving.draining import DRAIN_FILE, DrainingServer
 from serving.logs import log_config
 from serving.settings import ServingSettings
 from serving.tracing import require_otel
 
 SECONDS_TO_STOP = 5
+"""How long requests at work may take to end, once no more are accepted."""
 
 
 class AddressError(OSError):
@@ -21,15 +24,23 @@ class AddressError(OSError):
 def serve(settings: ServingSettings) -> None:
     """Serve until SIGTERM or SIGINT; returns when every worker has ended.
 
-    Raises :class:`AddressError` when the port is taken or the host is not of this machine.
+    Raises :class:`AddressError` when the port is taken or the host is not of this machine, and
+    :class:`SettingsError` when it would let in a network without API keys.
     """
     _require_address(settings)
+    require_keys_or_loopback(settings)
     require_otel(settings)
     with TemporaryDirectory(prefix="recsys-metrics-") as metrics_folder:
         # The workers read their settings from the environment, and prometheus-client, which is
         # not imported before them, finds the folder there.
-        os.environ.update(settings.as_environment() | {"PROMETHEUS_MULTIPROC_DIR": metrics_folder})
-        Granian(
+        draining = Path(metrics_folder) / "draining"
+        os.environ.update(
+            settings.as_environment()
+            | {"PROMETHEUS_MULTIPROC_DIR": metrics_folder, DRAIN_FILE: str(draining)}
+        )
+        DrainingServer(
+            draining,
+            settings.drain_seconds,
             "serving.app:create_app",
             factory=True,
             interface=Interfaces.ASGI,
@@ -37,7 +48,10 @@ def serve(settings: ServingSettings) -> None:
             port=settings.port,
             workers=settings.workers,
             workers_kill_timeout=SECONDS_TO_STOP,
+            http=HTTPModes.http1,
             websockets=False,
+            # What comes while too many are at work is refused at once, so it must come through.
+            backpressure=2 * settings.in_flight,
             log_dictconfig=log_config(settings.log_format),
         ).serve()
 

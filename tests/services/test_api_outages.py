@@ -18,11 +18,19 @@ from httpx import Response
 from litestar.testing import TestClient
 
 from serving.app import create_app
-from serving.contract import Id, ScoredProduct, TopBuys, encode_top_buys, user_top_buys_key
+from serving.contract import (
+    Id,
+    ScoredProduct,
+    TopBuys,
+    blocked_key,
+    encode_top_buys,
+    user_top_buys_key,
+)
 from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
 from serving.settings import ServingSettings
 from serving.store import RecommendationStore
+from tests.published import Publisher
 
 TOP_BUYS = "/api/recommendations/top-buys/"
 PATHS = [
@@ -137,6 +145,28 @@ def test_a_restart_between_two_requests_is_recovered_from(own_redis: OwnRedis):
         own_redis.stop()
         own_redis.start()
         assert until_available(client).status_code == 200
+
+
+def test_the_last_known_guests_list_stands_in_while_redis_is_away(own_redis: OwnRedis):
+    own_redis.start()
+    with closing(redis.Redis.from_url(own_redis.url)) as client:
+        Publisher(client).top_buys(None, 1, 2, 3)
+        client.sadd(blocked_key(), 2)
+    settings = ServingSettings(
+        redis_url=own_redis.url, redis_timeout_ms=TIMEOUT_MS, stale_guests=True
+    )
+    with TestClient(create_app(settings)) as client:
+        fresh = client.get(TOP_BUYS).json()
+        assert "stale" not in fresh
+        own_redis.stop()
+        for user_id in (None, "5"):
+            answer = client.get(TOP_BUYS, params={"user_id": user_id} if user_id else {})
+            assert answer.json() == fresh | {"stale": True, "user_id": user_id}
+            assert [p["product_id"] for p in answer.json()["products"]] == [1, 3]
+        assert_unavailable(client, "/api/recommendations/bought-together/1/")
+        own_redis.start()
+        until_available(client, "/api/recommendations/bought-together/1/")
+        assert "stale" not in client.get(TOP_BUYS).json()
 
 
 def test_a_slow_redis_is_given_up_and_nobody_gets_another_ones_list(own_redis: OwnRedis):

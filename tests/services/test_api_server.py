@@ -92,6 +92,20 @@ def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_readiness_ends_before_the_service_does(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RECSYS_API_DRAIN_SECONDS", "2")
+    with running(redis_url, tmp_path) as (client, pid):
+        assert client.get("/health/ready").status_code == 200
+        os.kill(pid, signal.SIGTERM)
+        while client.get("/health/ready").status_code == 200:
+            sleep(0.01)
+        assert client.get("/health/ready").status_code == 503
+        assert client.get("/api/recommendations/top-buys/").status_code == 200
+        os.kill(pid, signal.SIGTERM)  # the second order ends the draining
+
+
 def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
     requests = 24
     with running(redis_url, tmp_path, "--workers", "2") as (client, _):

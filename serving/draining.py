@@ -1,0 +1,42 @@
+"""Ending a server without turning anybody away: readiness says no first, then it stops."""
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+from granian.server.mp import MPServer
+
+DRAIN_FILE = "RECSYS_API_DRAIN_FILE"
+"""The environment variable with the path of a file that exists while the server drains."""
+
+logger = logging.getLogger(__name__)
+
+
+def is_draining() -> bool:
+    """Whether this worker's server has been told to stop."""
+    return os.path.exists(os.environ.get(DRAIN_FILE, ""))  # noqa: PTH110 - may be no path
+
+
+class DrainingServer(MPServer):
+    """Goes on serving for a while when told to stop, so that balancers send nothing more."""
+
+    def __init__(self, draining: Path, seconds: int, *arguments: Any, **options: Any) -> None:
+        """``draining`` is the file that exists from then on; ``seconds`` may be 0."""
+        super().__init__(*arguments, **options)
+        self._draining = draining
+        self._seconds = seconds
+
+    def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
+        """Begin to drain at the first order to stop, and stop at the next one."""
+        stop = partial(super().signal_handler_interrupt, *arguments, **options)
+        if self._seconds == 0 or self._draining.exists():
+            stop()
+            return
+        self._draining.touch()
+        logger.info("Draining for %d s", self._seconds)
+        timer = Timer(self._seconds, stop)
+        timer.daemon = True
+        timer.start()
