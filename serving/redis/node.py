@@ -82,8 +82,8 @@ class Node:
 
     A task of its own keeps the connection. Reads wait for the first attempt to connect, and for the
     first after the server has closed the connection, with which those outstanding are sent again.
-    When an attempt fails, a turn is not answered in time, or a connection ends that nothing was read
-    by, the circuit breaker opens: reads then fail at once, until a later attempt succeeds, with
+    When an attempt fails, a turn is not answered in time, or a connection ends by which nothing was
+    read, the circuit breaker opens: reads then fail at once, until a later attempt succeeds, with
     growing pauses in between.
     """
 

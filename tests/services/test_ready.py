@@ -22,6 +22,7 @@ from serving.contract import (
     Pairing,
     Publication,
     ScoredProduct,
+    Source,
     TopBuys,
     blocked_key,
     borrowed_key,
@@ -82,12 +83,12 @@ def id_lists(draw: st.DrawFn, max_size: int = 150) -> list[Id]:
 
 
 @st.composite
-def top_buys(draw: st.DrawFn) -> TopBuys:
+def top_buys(draw: st.DrawFn, *sources: Source) -> TopBuys:
     ids = draw(id_lists())
     first_scores = draw(st.lists(scores, max_size=5))
     return TopBuys(
         schema=draw(st.sampled_from([SCHEMA_VERSION] * 9 + [SCHEMA_VERSION + 1])),
-        source=draw(st.sampled_from(["personal", "own_purchases", "global"])),
+        source=draw(st.sampled_from(sources)),
         model_version=draw(models),
         generated_at=GENERATED,
         orders_through=draw(moments),
@@ -142,7 +143,8 @@ class Shop(NamedTuple):
 
 @st.composite
 def shops(draw: st.DrawFn) -> Shop:
-    own, everybody = draw(st.none() | top_buys()), draw(st.none() | top_buys())
+    own = draw(st.none() | top_buys("personal", "own_purchases", "global"))
+    everybody = draw(st.none() | top_buys("global"))
     families = (Family.USER_TOP_BUYS, Family.GLOBAL_TOP_BUYS)
     ids = [p.product_id for stored in (own, everybody) if stored for p in stored.products]
     return Shop(own, everybody, [draw(records(f)) for f in families], draw(withheld(ids)))
@@ -160,7 +162,8 @@ class Pairings(NamedTuple):
 @st.composite
 def pairings(draw: st.DrawFn) -> Pairings:
     ids = draw(id_lists())
-    strengths = draw(st.lists(scores, min_size=1, max_size=5))
+    # Redis writes larger ones without an exponent, so that Python takes them for integers.
+    strengths = draw(st.lists(st.floats(-1e15, 1e15), min_size=1, max_size=5))
     stored = [Pairing(id_, strengths[rank % len(strengths)]) for rank, id_ in enumerate(ids)]
     return Pairings(
         stored,
