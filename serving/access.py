@@ -4,9 +4,7 @@ There is no :class:`Gate` where neither is configured, nor pages of other origin
 """
 
 import re
-import socket
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 import msgspec
 from litestar.types import HTTPScope
@@ -17,7 +15,7 @@ from serving.headers import PREFLIGHT, is_preflight
 from serving.problems import MEDIA_TYPE, Problem, too_many_requests, unauthorized
 from serving.rate_limit import Rate, RateLimiter, Standing
 from serving.redis.reads import RedisReads
-from serving.settings import ServingSettings, SettingsError
+from serving.settings import ServingSettings
 
 OPEN_TO_ALL = re.compile(r"/|/(static|schema|health)(/.*)?", re.DOTALL)
 """The paths that need no key and have no limit: nothing of the shop is there."""
@@ -71,17 +69,6 @@ def gate_of(settings: ServingSettings, redis: RedisReads) -> Gate | None:
     return Gate(keys, limiter) if keys or limiter or settings.cors_origins else None
 
 
-def require_keys_or_loopback(settings: ServingSettings) -> None:
-    """Raise :class:`SettingsError` where anybody on a network could ask without a key."""
-    if key_ring(settings) or settings.insecure or _is_loopback(settings.host):
-        return
-    raise SettingsError(
-        f"without API keys nobody but this machine may ask, and {settings.host} lets others in. "
-        "Make a key with recsys api-key NAME and put its line into RECSYS_API_KEYS_FILE, or listen "
-        "on 127.0.0.1 behind a proxy, or say --insecure (RECSYS_API_INSECURE=true)"
-    )
-
-
 def _caller(keys: KeyRing, headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The name of whose key is in the headers; raises :class:`Answered`."""
     key = _key_in(headers)
@@ -125,9 +112,3 @@ def _refusal(why: str, problem: Problem, headers: Headers) -> Answered:
         (b"content-length", b"%d" % len(body)),
     ]
     return Answered(problem.status, content + headers, body, why)
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether all that a host's name stands for is this machine alone."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return all(ip_address(address[0]).is_loopback for *_, address in found)

@@ -7,9 +7,11 @@ slow hash such as bcrypt would protect, and every request can afford this one.
 import logging
 import re
 import secrets
+import socket
 from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -149,3 +151,20 @@ def _read(file: Path) -> tuple[ApiKey, ...]:
 def _told(file: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) else error
     return f"the API keys in {file} cannot be read: {reason}"
+
+
+def require_keys_or_loopback(settings: ServingSettings) -> None:
+    """Raise :class:`SettingsError` where anybody on a network could ask without a key."""
+    if key_ring(settings) or settings.insecure or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"without API keys nobody but this machine may ask, and {settings.host} lets others in. "
+        "Make a key with recsys api-key NAME and put its line into RECSYS_API_KEYS_FILE, or listen "
+        "on 127.0.0.1 behind a proxy, or say --insecure (RECSYS_API_INSECURE=true)"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether all that a host's name stands for is this machine alone."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return all(ip_address(address[0]).is_loopback for *_, address in found)

@@ -1,8 +1,6 @@
 """The routes that an orchestrator asks: is the process alive, and should it get requests?"""
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 from litestar import Controller, get
@@ -13,12 +11,10 @@ from litestar.openapi.spec import Example
 from msgspec import Meta, Struct, structs
 
 from serving.contract import Family, Publication
+from serving.draining import is_draining
 from serving.problems import UNAVAILABLE
 from serving.readings import Records
 from serving.store import RecommendationStore
-
-DRAIN_FILE = "RECSYS_API_DRAIN_FILE"
-"""The environment variable that names a file which exists while the server drains."""
 
 _RECORD_EXAMPLE = {
     "schema": 1,
@@ -122,9 +118,3 @@ def readiness(publications: Records, fresh_seconds: int, now: datetime) -> Readi
 def age_seconds(publication: Publication, now: datetime) -> float:
     """The seconds since a publication has finished; not less than 0 where clocks differ."""
     return max(0.0, (now - publication.finished_at).total_seconds())
-
-
-def is_draining() -> bool:
-    """Whether the server goes on only until no more requests are sent to it."""
-    file = os.environ.get(DRAIN_FILE, "")
-    return file != "" and Path(file).exists()

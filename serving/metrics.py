@@ -64,7 +64,7 @@ http_seconds = TalliedHistogram(
 )
 http_refused = Counter(
     "recsys_http_refused_total",
-    "Requests refused before any work, by why; busy: too many were at work.",
+    "Requests refused before any work, by why, such as too many at work (busy).",
     ["reason"],
 )
 http_in_flight = Gauge(
@@ -97,6 +97,11 @@ recommendations = Counter(
 resident_bytes = Gauge(
     "recsys_worker_resident_bytes", "Memory of a worker.", multiprocess_mode="liveall"
 )
+
+# These are told as 0 before they first happen, so that what is asked of them has an answer.
+http_refused.labels("busy")
+redis_failures.labels("unavailable")
+redis_failures.labels("contract")
 
 _UNROUTED = "unrouted"
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})

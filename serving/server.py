@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from granian.constants import HTTPModes, Interfaces
 
-from serving.access import require_keys_or_loopback
+from serving.api_keys import require_keys_or_loopback
 from serving.draining import DRAIN_FILE, DrainingServer
 from serving.logs import log_config
 from serving.settings import ServingSettings
