@@ -1,7 +1,6 @@
 """The application factory: puts routes, store, errors, metrics and pages together."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from litestar import Litestar, Router
@@ -29,20 +28,6 @@ from serving.store import RecommendationStore
 from serving.tracing import Traces, closing_traces, traces_for
 
 API_VERSION = "1.0.0"
-
-OPENAPI = OpenAPIConfig(
-    title="Product recommendations",
-    version=API_VERSION,
-    description="Ready lists of products, read from Redis. A final slash makes no difference.",
-    path="/schema",
-    render_plugins=[ReferencePage()],
-    use_handler_docstrings=True,
-    tags=[
-        Tag(name="Recommendations", description="What the shop's pages show."),
-        Tag(name="Explorer", description="What people need who look at the lists."),
-        Tag(name="Health", description="What an orchestrator asks."),
-    ],
-)
 
 KEY_NEEDED: Any = {
     "security": [{"bearer": []}, {"header": []}],
@@ -94,7 +79,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
             lambda _: last_guests.kept() if settings.stale_guests else nullcontext(),
             lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
         ],
-        openapi_config=replace(OPENAPI, **KEY_NEEDED) if settings.has_keys else OPENAPI,
+        openapi_config=_openapi(**(KEY_NEEDED if settings.has_keys else {})),
         logging_config=None,
     )
     front = Front(
@@ -108,3 +93,20 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
         traces=traces,
     )
     return front
+
+
+def _openapi(**more: Any) -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Product recommendations",
+        version=API_VERSION,
+        description="Ready lists of products, read from Redis. A final slash makes no difference.",
+        path="/schema",
+        render_plugins=[ReferencePage()],
+        use_handler_docstrings=True,
+        tags=[
+            Tag(name="Recommendations", description="What the shop's pages show."),
+            Tag(name="Explorer", description="What people need who look at the lists."),
+            Tag(name="Health", description="What an orchestrator asks."),
+        ],
+        **more,
+    )
