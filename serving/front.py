@@ -58,6 +58,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         start, status, route = perf_counter(), 500, None
+        method, path = scope["method"], scope["path"]  # as they came: the path is changed later
         id_ = request_id_of(scope["headers"])
         request_id.set(id_)
         own = [(REQUEST_ID, id_), *self._headers.of(scope)]
@@ -71,8 +72,8 @@ class Front:
                 return
             if self._gate is not None:
                 own += await self._gate.admit(scope)
-            if scope["method"] == "GET":
-                ready = await self._ready.answer(scope["path"], query := scope["query_string"])
+            if method == "GET":
+                ready = await self._ready.answer(path, query := scope["query_string"])
                 if ready is not None:
                     route, body = ready
                     headers, status = self._caching.headers(body, query), 200
@@ -100,11 +101,11 @@ class Front:
         finally:
             self.in_flight -= 1
             seconds = perf_counter() - start
-            metrics.count_request(scope["method"], route, status, seconds)
+            metrics.count_request(method, route, status, seconds)
             if self._traces is not None:
                 self._traces.end(span, route, status)
             if self._access_log:
-                log_access(scope["method"], scope["path"], status, seconds)
+                log_access(method, path, status, seconds)
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
