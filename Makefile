@@ -43,7 +43,12 @@ test: .venv/dev.stamp  ## Run all tests, against servers that they start and end
 .PHONY: test-faults
 test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.
 	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults \
-		tests/services/test_interactions_history.py $(PYTEST_FLAGS)
+		tests/services/test_interactions_history.py tests/services/test_redis_sentinel.py $(PYTEST_FLAGS)
+
+.PHONY: test-api
+test-api: .venv/dev.stamp  ## Ask the API all that its OpenAPI document allows or forbids, and raw bytes: some minutes.
+	RECSYS_TEST_API=full $(BIN)/python -m pytest tests/services/test_api_schema.py \
+		tests/services/test_api_raw_bytes.py $(PYTEST_FLAGS)
 
 .PHONY: test-slow
 test-slow: .venv/dev.stamp  ## Run the tests that take long: decisions about models, and tuning.
