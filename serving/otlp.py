@@ -39,7 +39,8 @@ class OtlpTraces:
 
     def __init__(self, processor: SpanProcessor) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
-        self._provider = TracerProvider(resource=Resource.create({"service.name": name}))
+        resource = Resource.create({"service.name": name})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("serving")
 

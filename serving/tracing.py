@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any, Protocol
 
 from serving.redis.turn import Turn
 from serving.settings import ServingSettings, SettingsError
+
+SECONDS_TO_CLOSE = 2.0
+"""How long the end of the service waits for the last traces to be sent."""
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
@@ -64,9 +68,11 @@ def _is_installed(module: str) -> bool:
 
 @asynccontextmanager
 async def closing_traces(traces: Traces | None) -> AsyncIterator[None]:
-    """Close them at the end of the service; a collector that is away delays no answer."""
+    """Close them at the end of the service, which a collector that is away does not hold up."""
     try:
         yield
     finally:
         if traces is not None:
-            await to_thread(traces.close)
+            closing = Thread(target=traces.close, daemon=True)
+            closing.start()
+            await to_thread(closing.join, SECONDS_TO_CLOSE)

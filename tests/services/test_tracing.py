@@ -182,6 +182,18 @@ def test_a_server_sends_its_traces_before_it_ends(
     assert {f"GET {TOP_BUYS}", "redis"} <= {span.name for span in spans}
 
 
+def test_a_collector_that_is_away_holds_nothing_up(
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+):
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:1")
+    with running(redis_url, tmp_path, "--workers", "1") as (client, _):
+        assert client.get(TOP_BUYS).status_code == 200
+    assert "Killing" not in capfd.readouterr().out  # the worker has ended by itself
+
+
 def test_without_an_endpoint_what_makes_traces_is_not_imported():
     program = (
         "import sys; from serving.app import create_app; "
