@@ -23,7 +23,7 @@ from serving.redis.reads import RedisReads
 from serving.redis.turn import Turn
 from serving.scrape import MetricsController
 from serving.settings import ServingSettings
-from serving.stale import LastGuests
+from serving.stale import RememberingStore
 from serving.store import RecommendationStore
 from serving.tracing import Traces, closing_traces, traces_for
 
@@ -50,8 +50,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
     traces = traces or traces_for(settings)
     new_turn = Turn if traces is None else traces.turn
     redis = RedisReads(settings.redis_url, settings.redis_timeout_seconds, new_turn)
-    store = RecommendationStore(redis)
-    last_guests = LastGuests(store)
+    store = (RememberingStore if settings.stale_guests else RecommendationStore)(redis)
     caching = Caching(settings.max_age_seconds, shared=not settings.has_keys)
 
     app = Litestar(
@@ -69,14 +68,13 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
         ],
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
-            "last_guests": Provide(lambda: last_guests, sync_to_thread=False),
             "fresh_seconds": Provide(lambda: settings.fresh_seconds, sync_to_thread=False),
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[
             lambda _: closing_traces(traces),
             lambda _: redis,
-            lambda _: last_guests.kept() if settings.stale_guests else nullcontext(),
+            lambda _: store.remembering() if isinstance(store, RememberingStore) else nullcontext(),
             lambda _: metrics.told(lambda: front.in_flight, lambda: redis.state),
         ],
         openapi_config=_openapi(**(KEY_NEEDED if settings.has_keys else {})),

@@ -24,8 +24,6 @@ from serving.answers import (
 from serving.contract import ContractError, encode_id
 from serving.problems import ACCESS_RESPONSES, BAD_REQUEST, UNAVAILABLE, refused
 from serving.ready import DEFAULT_LIMIT
-from serving.redis.turn import RedisUnavailable
-from serving.stale import LastGuests
 from serving.store import RecommendationStore
 
 MAX_CART = 50
@@ -191,7 +189,6 @@ class RecommendationsController(Controller):
     async def top_buys(
         self,
         store: Store,
-        last_guests: NamedDependency[LastGuests],
         user_id: UserId = None,
         limit: Limit = DEFAULT_LIMIT,
         exclude: Exclude = None,
@@ -199,17 +196,13 @@ class RecommendationsController(Controller):
     ) -> TopBuysAnswer:
         """The user's own list, or the guests' for a guest and for a user with nothing in theirs."""
         excluded = _checked("exclude", exclude or ())
-        if user_id is not None:
+        if user_id is None:
+            read = await store.guest_top_buys()
+        else:
             _checked("user_id", [user_id])
-        try:
-            if user_id is None:
-                read = await store.guest_top_buys()
-            else:
-                read = await store.user_top_buys(user_id, explain=explain)
-        except RedisUnavailable as error:
-            read = last_guests.read_instead(error)
+            read = await store.user_top_buys(user_id, explain=explain)
         answer = top_buys_answer(user_id, read, limit=limit, exclude=excluded, explain=explain)
-        _count("top_buys", answer.source, answer.products)
+        _count("top_buys", "stale" if answer.stale else answer.source, answer.products)
         return answer
 
     @get(

@@ -1,6 +1,7 @@
 """What every request passes first, whatever its path; those that are plain need go no further."""
 
 from time import perf_counter
+from typing import Literal
 
 import msgspec
 from litestar.enums import ScopeType
@@ -22,6 +23,10 @@ _BUSY_HEADERS = [
     (b"retry-after", b"%d" % RETRY_AFTER_SECONDS),
 ]
 _JSON = (b"content-type", b"application/json")
+
+
+START: Literal["http.response.start"] = "http.response.start"
+BODY: Literal["http.response.body"] = "http.response.body"
 
 
 class Front:
@@ -81,7 +86,9 @@ class Front:
                         status, body = NOT_MODIFIED, b""
                     else:
                         headers += (_JSON, (b"content-length", b"%d" % len(body)))
-                    await _send(send, status, headers + own, body)
+                    # Not by _send: this is what nearly all requests come to.
+                    await send({"type": START, "status": status, "headers": headers + own})
+                    await send({"type": BODY, "body": body, "more_body": False})
                     return
 
             async def noted(message: Message) -> None:
@@ -109,5 +116,5 @@ class Front:
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": START, "status": status, "headers": headers})
+    await send({"type": BODY, "body": body, "more_body": False})

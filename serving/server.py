@@ -41,7 +41,7 @@ def serve(settings: ServingSettings) -> None:
         DrainingServer(
             draining,
             settings.drain_seconds,
-            "serving.app:create_app",
+            "serving.worker:create_worker",
             factory=True,
             interface=Interfaces.ASGI,
             address=settings.host,

@@ -6,23 +6,38 @@ from contextlib import asynccontextmanager, suppress
 
 from serving.contract import ContractError
 from serving.readings import TopBuysRead
+from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
 from serving.store import RecommendationStore
 
 REFRESH_SECONDS = 5.0
 
 
-class LastGuests:
-    """Reads the guests' list again and again, and keeps it when that fails."""
+class RememberingStore(RecommendationStore):
+    """A store whose Top Buys are the guests' list as last known while Redis is away."""
 
-    def __init__(self, store: RecommendationStore) -> None:
-        self._store = store
-        self._read: TopBuysRead | None = None
+    def __init__(self, redis: RedisReads) -> None:
+        super().__init__(redis)
+        self._guests: TopBuysRead | None = None
+
+    async def guest_top_buys(self) -> TopBuysRead:
+        """The guests' list and its record."""
+        try:
+            return await super().guest_top_buys()
+        except RedisUnavailable as error:
+            return self._remembered(error)
+
+    async def user_top_buys(self, user_id: str, *, explain: bool = False) -> TopBuysRead:
+        """The user's own list, or the guests', and both records."""
+        try:
+            return await super().user_top_buys(user_id, explain=explain)
+        except RedisUnavailable as error:
+            return self._remembered(error)
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Keep the list up to date for as long as this is open."""
-        task = asyncio.create_task(self._keep())
+    async def remembering(self) -> AsyncIterator[None]:
+        """Read the guests' list again and again for as long as this is open."""
+        task = asyncio.create_task(self._remember())
         try:
             yield
         finally:
@@ -30,14 +45,14 @@ class LastGuests:
             with suppress(asyncio.CancelledError):
                 await task
 
-    def read_instead(self, error: RedisUnavailable) -> TopBuysRead:
-        """The list as last known; raises ``error`` when there never was any."""
-        if self._read is None or self._read.stored is None:
-            raise error
-        return self._read._replace(stale=True)
-
-    async def _keep(self) -> None:
+    async def _remember(self) -> None:
         while True:
             with suppress(RedisUnavailable, ContractError):
-                self._read = await self._store.guest_top_buys()
+                self._guests = await super().guest_top_buys()
             await asyncio.sleep(REFRESH_SECONDS)
+
+    def _remembered(self, error: RedisUnavailable) -> TopBuysRead:
+        """What was read last; raises ``error`` when there never was any."""
+        if self._guests is None or self._guests.stored is None:
+            raise error
+        return self._guests._replace(stale=True)
