@@ -331,7 +331,7 @@ def test_the_document_describes_every_parameter_and_answer(document):
     }
     for operation in operations.values():
         assert operation["description"]
-        assert {"200", "400", "503"} == set(operation["responses"])
+        assert {"200", "400", "401", "429", "503"} == set(operation["responses"])
         for parameter in operation.get("parameters", []):
             assert parameter["description"]
         for status, response in operation["responses"].items():
