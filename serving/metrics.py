@@ -91,7 +91,8 @@ redis_breaker = Gauge(
 )
 recommendations = Counter(
     "recsys_recommendations_total",
-    "Lists served, by where they came from; empty: no product was left to recommend.",
+    "Lists served, by where they came from; empty: no product was left to recommend; stale: the "
+    "guests' list as it was before Redis went away.",
     ["list", "source"],
 )
 resident_bytes = Gauge(
