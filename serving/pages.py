@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from litestar import MediaType, Request, get
+from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
+from litestar.exceptions import HTTPException, InternalServerException, NotFoundException
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
+
+from serving.problems import EXCEPTION_HANDLERS
 
 _Request: TypeAlias = Request[Any, Any, State]
 
@@ -36,5 +39,15 @@ class ReferencePage(OpenAPIRenderPlugin):
 def static_files() -> Router:
     """The pages' style sheet and script, under /static."""
     return create_static_files_router(
-        path="/static", directories=[_STATIC], include_in_schema=False
+        path="/static",
+        directories=[_STATIC],
+        include_in_schema=False,
+        exception_handlers={InternalServerException: _absent, ValueError: _absent},
     )
+
+
+def _absent(request: _Request, _: Exception) -> Response[Any]:
+    """What the file system takes for too long, below a file, or no path at all is not there."""
+    handler: Any = EXCEPTION_HANDLERS[HTTPException]
+    response: Response[Any] = handler(request, NotFoundException())
+    return response
