@@ -18,7 +18,7 @@ import redis
 from serving.contract import Family
 from serving.metrics import FLUSH_SECONDS
 from tests.published import Publisher
-from tests.services.test_api_server import free_port, running
+from tests.serving_processes import free_port, running
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana-dashboard.json"
 TOP_BUYS = "/api/recommendations/top-buys/"

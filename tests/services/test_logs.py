@@ -17,7 +17,7 @@ from litestar.testing import TestClient
 
 from serving.contract import global_top_buys_key
 from serving.logs import JsonFormatter, TextFormatter, request_id, request_id_of
-from tests.services.test_api_server import running
+from tests.serving_processes import running
 
 TOP_BUYS = "/api/recommendations/top-buys/"
 JSON = {"RECSYS_API_LOG_FORMAT": "json", "RECSYS_API_ACCESS_LOG": "true"}

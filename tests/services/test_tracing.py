@@ -24,7 +24,7 @@ from serving.otlp import OtlpTraces
 from serving.settings import ServingSettings, SettingsError
 from serving.tracing import traces_for
 from tests.published import Publisher
-from tests.services.test_api_server import running
+from tests.serving_processes import running
 
 TOP_BUYS = "/api/recommendations/top-buys"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
