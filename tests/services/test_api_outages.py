@@ -30,6 +30,7 @@ from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
 from serving.settings import ServingSettings
 from serving.store import RecommendationStore
+from tests.answers import metrics_of
 from tests.published import Publisher
 
 TOP_BUYS = "/api/recommendations/top-buys/"
@@ -163,6 +164,8 @@ def test_the_last_known_guests_list_stands_in_while_redis_is_away(own_redis: Own
             answer = client.get(TOP_BUYS, params={"user_id": user_id} if user_id else {})
             assert answer.json() == fresh | {"stale": True, "user_id": user_id}
             assert [p["product_id"] for p in answer.json()["products"]] == [1, 3]
+        stale = 'recsys_recommendations_total{list="top_buys",source="stale"}'
+        assert metrics_of(client)[stale] >= 2
         assert_unavailable(client, "/api/recommendations/bought-together/1/")
         own_redis.start()
         until_available(client, "/api/recommendations/bought-together/1/")
