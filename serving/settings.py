@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 import msgspec
 from msgspec import Meta, field
 
+from serving.redis.url import RedisUrl
+
 
 class SettingsError(ValueError):
     """A setting is missing or out of its bounds; the text names its environment variable."""
@@ -104,9 +106,13 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
         """
         given = {name: value for name, value in environment.items() if value}
         try:
-            return msgspec.convert(given, cls, strict=False)
+            settings = msgspec.convert(given, cls, strict=False)
+            RedisUrl.parse(settings.redis_url)
         except msgspec.ValidationError as error:
             raise SettingsError(f"bad setting: {error}") from error
+        except ValueError as error:
+            raise SettingsError(f"bad setting: RECSYS_REDIS_URL is {error}") from error
+        return settings
 
     def as_environment(self) -> dict[str, str]:
         """The environment variables that :meth:`from_environment` makes these settings of."""

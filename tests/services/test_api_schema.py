@@ -51,7 +51,7 @@ def document(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 
 
 USUAL = settings(
-    max_examples=1000 if FULL else 50,
+    max_examples=1000 if FULL else 25,
     derandomize=not FULL,
     deadline=None,
     database=None,

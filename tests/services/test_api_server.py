@@ -93,6 +93,8 @@ def test_a_taken_port_is_told_with_its_setting(
     [
         ("RECSYS_REDIS_URL", ""),
         ("RECSYS_REDIS_URL", "http://127.0.0.1"),
+        ("RECSYS_REDIS_URL", "redis://127.0.0.1:port"),
+        ("RECSYS_REDIS_URL", "redis+sentinel://127.0.0.1"),
         ("RECSYS_API_PORT", "0"),
         ("RECSYS_API_PORT", "eighty"),
         ("RECSYS_API_WORKERS", "-1"),
