@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, structs
 
 from serving.contract import Family, Publication
 from serving.draining import is_draining
-from serving.problems import UNAVAILABLE
+from serving.problems import RETRY_AFTER_SECONDS, UNAVAILABLE
 from serving.readings import Records
 from serving.store import RecommendationStore
 
@@ -99,7 +99,10 @@ class HealthController(Controller):
         that reads the same Redis has others.
         """
         if is_draining():
-            raise ServiceUnavailableException("The server is about to stop.")
+            raise ServiceUnavailableException(
+                "The server is about to stop; ask another one.",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            )
         return readiness(await store.publications(), fresh_seconds, datetime.now(UTC))
 
 

@@ -8,7 +8,7 @@ from litestar.testing import TestClient
 from msgspec import structs
 
 from serving.app import create_app
-from serving.contract import Family, Publication
+from serving.contract import Family, Publication, encode_publication, publication_key
 from serving.draining import DRAIN_FILE
 from serving.health import readiness
 from serving.settings import ServingSettings
@@ -52,13 +52,27 @@ def test_ready_tells_which_families_are_there_and_fresh(api: TestClient, publish
     assert families["bought_together"]["age_seconds"] == pytest.approx(age, abs=3600)
 
 
-def test_what_is_old_is_still_served(redis_url: str, published: Publisher):
-    published.record(Family.BOUGHT_TOGETHER)
-    settings = ServingSettings(redis_url=redis_url, fresh_seconds=366 * 24 * 3600)
-    with TestClient(create_app(settings)) as api:
-        years = (datetime.now(UTC) - GENERATED) / timedelta(days=366)
-        family = api.get("/health/ready").json()["families"]["bought_together"]
-        assert family["fresh"] is (years <= 1)
+@pytest.mark.parametrize(("hours", "fresh"), [(25, True), (27, False)])
+def test_what_is_older_than_a_day_and_two_hours_is_not_fresh_and_still_served(
+    api: TestClient, published: Publisher, hours: int, fresh: bool
+):
+    published.top_buys(None, 1)
+    record = structs.replace(RECORD, finished_at=datetime.now(UTC) - timedelta(hours=hours))
+    published.client.set(publication_key(record.family), encode_publication(record))
+    answer = api.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["families"]["global_top_buys"]["fresh"] is fresh
+    assert len(api.get("/api/recommendations/top-buys/").json()["products"]) == 1
+
+
+def test_how_old_is_fresh_is_a_setting(redis_url: str, published: Publisher):
+    record = structs.replace(RECORD, finished_at=datetime.now(UTC) - timedelta(hours=1))
+    published.client.set(publication_key(record.family), encode_publication(record))
+    for limit in (3000, 4200):
+        settings = ServingSettings(redis_url=redis_url, fresh_seconds=limit)
+        with TestClient(create_app(settings)) as api:
+            families = api.get("/health/ready").json()["families"]
+        assert families["global_top_buys"]["fresh"] is (limit > 3600)
 
 
 def test_a_server_that_drains_is_alive_and_not_ready(
@@ -71,6 +85,7 @@ def test_a_server_that_drains_is_alive_and_not_ready(
     answer = api.get("/health/ready")
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "1"
     assert "stop" in answer.json()["detail"]
     assert api.get("/health/live").json() == {"status": "alive"}
     assert api.get("/api/recommendations/top-buys/").status_code == 200
