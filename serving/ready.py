@@ -43,14 +43,6 @@ _USER = re.compile(rf"(?:user_id={_ID})?{_LIMIT}".encode())
 _LIMITED = re.compile(_LIMIT.encode())
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
-_GUESTS = Group(
-    ("GET", publication_key(Family.USER_TOP_BUYS)),
-    ("GET", publication_key(Family.GLOBAL_TOP_BUYS)),
-    ("GET", global_top_buys_key()),
-    *SIZES_OF_WITHHELD,
-)
-_PAIRINGS = Group(("GET", publication_key(Family.BOUGHT_TOGETHER)), *SIZES_OF_WITHHELD)
-
 
 class Ready(NamedTuple):
     """An answer, and the route that it is of."""
@@ -83,30 +75,27 @@ class ReadyLists:
         user_id = None if asked[1] is None else asked[1].decode()
         limit = int(asked[2] or DEFAULT_LIMIT)
         turn = self._store.turn()
-        places = turn.ask_group(_GUESTS)
+        turn.ask_group(_GUESTS)
         own = None if user_id is None else turn.ask(("GET", user_top_buys_key(user_id)))
         await turn.settled()
         if turn.failed:
             return None
-        replies = turn.replies
-        users_record, guests_record, everybody, *sizes = [replies[place] for place in places]
-        lists = [everybody]
-        if own is not None and replies[own] is not None:
-            lists.insert(0, replies[own])
-        sets = list(compress(WITHHELD, sizes))
-        for data in lists:
-            cut = cut_top_buys(data, limit + SPARE if sets else limit) if data else None
+        users_record, guests_record, everybody, sets = turn.view(_GUESTS)
+        data = everybody if own is None else turn.replies[own] or everybody
+        while data:
+            cut = cut_top_buys(data, limit + SPARE if sets else limit)
             if cut is None:
                 break
             left = await self._left(cut.products, sets, limit) if sets else cut.products
             if left is None:
                 break
-            source, head = _top_buys_head(cut.head, users_record, guests_record)
             if left or data is everybody:
+                source, head = _top_buys_head(cut.head, users_record, guests_record)
                 user = b"null" if user_id is None else _id_json(user_id, _id_kind(users_record))
                 metrics.count_list("top_buys", source if left else "empty")
                 body = b'{"user_id":%b,%b%b]}' % (user, head, join_products(left[:limit]))
                 return Ready(TOP_BUYS, body)
+            data = everybody
         return None
 
     async def _left(self, products: list[bytes], sets: list[str], limit: int) -> list[bytes] | None:
@@ -125,21 +114,20 @@ class ReadyLists:
         limit = int(asked[1] or DEFAULT_LIMIT)
         last = limit + SPARE - 1
         turn = self._store.turn()
-        places = turn.ask_group(_PAIRINGS)
+        turn.ask_group(_PAIRINGS)
         list_place = turn.ask(("ZREVRANGE", bought_together_key(product_id), 0, last, "WITHSCORES"))
         borrowed_place = turn.ask(("SISMEMBER", borrowed_key(), product_id))
         await turn.settled()
         if turn.failed:
             return None
-        record, *sizes = [turn.replies[place] for place in places]
+        record, id_kind, sets = turn.view(_PAIRINGS)
         members, borrowed = turn.replies[list_place], bool(turn.replies[borrowed_place])
-        id_kind = _id_kind(record)
-        if id_kind is None:
+        if record is None:
             return None
         ids = members[::2]
         pairs = list(zip(ids, members[1::2], strict=True))
-        if any(sizes):
-            withheld = await self._store.withheld(list(compress(WITHHELD, sizes)), ids)
+        if sets:
+            withheld = await self._store.withheld(sets, ids)
             pairs = [pair for pair in pairs if pair[0] not in withheld]
             if len(pairs) < limit and len(ids) > last:
                 return None
@@ -198,3 +186,40 @@ def _id_json(text: str, id_kind: str | None) -> bytes:
 def _id_text(json: bytes) -> bytes:
     """The text of an id as it stands in Redis, from its JSON."""
     return msgspec.json.decode(json, type=str).encode() if json.startswith(b'"') else json
+
+
+class _Guests(NamedTuple):
+    """Both records, the guests' list, and the sets that withhold any product."""
+
+    users_record: bytes | None
+    guests_record: bytes | None
+    everybody: bytes | None
+    sets: list[str]
+
+
+class _Pairings(NamedTuple):
+    """The record of all Bought Together, its kind of ids, and the sets that withhold any."""
+
+    record: bytes | None
+    id_kind: str | None
+    sets: list[str]
+
+
+def _guests(
+    users_record: bytes | None, guests_record: bytes | None, everybody: bytes | None, *sizes: int
+) -> _Guests:
+    return _Guests(users_record, guests_record, everybody, list(compress(WITHHELD, sizes)))
+
+
+def _pairings(record: bytes | None, *sizes: int) -> _Pairings:
+    return _Pairings(record, _id_kind(record), list(compress(WITHHELD, sizes)))
+
+
+_GUESTS = Group(
+    _guests,
+    ("GET", publication_key(Family.USER_TOP_BUYS)),
+    ("GET", publication_key(Family.GLOBAL_TOP_BUYS)),
+    ("GET", global_top_buys_key()),
+    *SIZES_OF_WITHHELD,
+)
+_PAIRINGS = Group(_pairings, ("GET", publication_key(Family.BOUGHT_TOGETHER)), *SIZES_OF_WITHHELD)

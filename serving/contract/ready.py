@@ -30,9 +30,10 @@ def cut_top_buys(data: bytes, number: int) -> ReadyList | None:
     start = data.find(_LIST)
     if start < 0 or not data.startswith(_HEAD) or not data.endswith(_END):
         return None
-    first, end = start + len(_LIST), data.find(_PINNED, start)
-    if end < 0:
-        end = len(data) - len(_END)
+    first, end = start + len(_LIST), len(data) - len(_END)
+    if not data.startswith(_LAST, end - 1):  # after the last product's brace come those pinned
+        pinned = data.find(_PINNED, start)
+        end = pinned if pinned > 0 else end
     if first == end:
         return ReadyList(data[:start], [])
     if not data.startswith(_FIRST, first) or not data.endswith(_LAST, first, end):

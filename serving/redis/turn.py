@@ -1,8 +1,8 @@
 """The reads of one turn of the event loop, which share a round trip to Redis."""
 
 from asyncio import Future, TimerHandle, get_running_loop
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import hiredis
 
@@ -21,16 +21,23 @@ class CommandRefused(Exception):
 _pack: Any = hiredis.pack_command
 
 
+_View = TypeVar("_View")
+
+
 class RedisUnavailable(Exception):
     """Redis is away, refused, or did not answer in time."""
 
 
-class Group:
-    """Commands that many readers ask for together; known by identity, which is quick."""
+class Group(Generic[_View]):
+    """Commands that many readers ask for together, and what they make of the replies.
 
-    __slots__ = ("commands",)
+    Known by identity, which is quick; what is made of the replies is made once a turn.
+    """
 
-    def __init__(self, *commands: Command) -> None:
+    __slots__ = ("commands", "view")
+
+    def __init__(self, view: Callable[..., _View], *commands: Command) -> None:
+        self.view = view
         self.commands = commands
 
 
@@ -44,6 +51,7 @@ class Turn:
         "_commands",
         "_groups",
         "_readers",
+        "_views",
         "again",
         "deadline",
         "failed",
@@ -53,7 +61,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._commands: dict[Command, int] = {}
-        self._groups: dict[Group, list[int]] = {}
+        self._groups: dict[Group[Any], list[int]] = {}
+        self._views: dict[Group[Any], Any] = {}
         self._readers: list[Future[None]] = []
         self.replies: list[Any] = []
         self.deadline: TimerHandle | None = None
@@ -89,12 +98,18 @@ class Turn:
         """Where the reply to a command will be."""
         return self._commands.setdefault(command, len(self._commands))
 
-    def ask_group(self, group: "Group") -> list[int]:
-        """Where the replies to some commands will be."""
-        places = self._groups.get(group)
-        if places is None:
-            places = self._groups[group] = [self.ask(command) for command in group.commands]
-        return places
+    def ask_group(self, group: Group[Any]) -> None:
+        """Ask for what :meth:`view` will then be of."""
+        if group not in self._groups:
+            self._groups[group] = [self.ask(command) for command in group.commands]
+
+    def view(self, group: Group[_View]) -> _View:
+        """What the group makes of the replies to its commands, none of which has failed."""
+        view: _View | None = self._views.get(group)
+        if view is None:
+            replies = [self.replies[place] for place in self._groups[group]]
+            view = self._views[group] = group.view(*replies)
+        return view
 
     def settled(self) -> "Future[None]":
         """What a reader awaits who has asked, and until then all replies are there."""
