@@ -30,6 +30,7 @@ _propagator = TraceContextTextMapPropagator()
 class _Begun(NamedTuple):
     """The span of a request, and what makes the one before it the current one again."""
 
+    method: str
     span: Span
     token: Token[Context]
 
@@ -68,7 +69,7 @@ class OtlpTraces:
                 "http.response.header.x-request-id": [request_id.decode()],
             },
         )
-        return _Begun(span, context.attach(set_span_in_context(span)))
+        return _Begun(scope["method"], span, context.attach(set_span_in_context(span)))
 
     def end(self, begun: _Begun, route: str | None, status: int) -> None:
         """End the span of a request, and name it by the route."""
@@ -76,7 +77,7 @@ class OtlpTraces:
         span.set_attribute("http.response.status_code", status)
         if route is not None:
             span.set_attribute("http.route", route)
-            span.update_name(f"{span.name} {route}")  # type: ignore[attr-defined]
+            span.update_name(f"{begun.method} {route}")
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
