@@ -96,6 +96,9 @@ def test_ctrl_c_ends_all_that_up_started_on_the_next_free_ports(home: Home):
             assert address(printed, "API") == f"http://127.0.0.1:{ports + 6}"
             page = httpx.get(f"{address(printed, 'Dagster UI')}/asset-groups", trust_env=False)
             assert page.status_code == 200
+            for port in (ports + 1, ports + 6):  # what is bound to any address answers this one
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.2", port))
             guest = httpx.get(
                 f"{address(printed, 'API')}/api/recommendations/top-buys/", trust_env=False
             )
