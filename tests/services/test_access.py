@@ -310,3 +310,12 @@ def test_it_does_not_start_for_a_network_without_keys(
     assert "0.0.0.0 lets others in" in error
     assert "RECSYS_API_KEYS_FILE" in error
     assert not os.environ.get("RECSYS_API_HOST")
+
+
+@pytest.mark.parametrize("said", ["true", "True", "1"])
+def test_insecure_may_be_said_in_the_environment(said: str):
+    environment = {"RECSYS_REDIS_URL": "redis://127.0.0.1:1", "RECSYS_API_HOST": "0.0.0.0"}
+    with pytest.raises(SettingsError, match="RECSYS_API_INSECURE"):
+        require_keys_or_loopback(ServingSettings.from_environment(environment))
+    environment["RECSYS_API_INSECURE"] = said
+    require_keys_or_loopback(ServingSettings.from_environment(environment))
