@@ -41,7 +41,7 @@ class Wire:
 
     def cut(self) -> None:
         """End all connections that there are."""
-        for each in self._open:
+        for each in self._open.copy():
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
