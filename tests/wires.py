@@ -131,6 +131,7 @@ class Proxy(Wire):
         with suppress(OSError):
             while data := client.recv(65_536):
                 server.sendall(data)
+        with suppress(OSError):  # however the client has ended
             server.shutdown(socket.SHUT_RDWR)
 
     def _pass_replies(self, server: socket.socket, client: socket.socket) -> None:

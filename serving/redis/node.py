@@ -196,7 +196,8 @@ class Node:
     def _take_back(self, connection: _Connection) -> None:
         """Let outstanding turns wait for the next connection, but each only once."""
         self._connection = None
-        for turn in connection.outstanding:
+        outstanding, connection.outstanding = connection.outstanding, deque()
+        for turn in outstanding:
             turn.replies.clear()
             turn.failed = False
             if turn.again:
