@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from redis.exceptions import NoPermissionError
+
 from recsys_assets.publish.redis_client import unavailable
 from recsys_assets.session import Session
 from serving.redis.reads import RedisReads
@@ -30,5 +32,6 @@ def ask(session: Session, question: Question[_Read]) -> _Read:
     try:
         return asyncio.run(answer())
     except RedisUnavailable as error:
-        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        refused = "NOPERM" in str(error)
+        reason = NoPermissionError(str(error)) if refused else error
         raise unavailable("does not tell what it serves", reason) from error

@@ -141,14 +141,14 @@ def lists(published: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contents(published: Mapping[str, Any]) -> dict[str, Any]:
-    """What is published but for what tells one publication from the next."""
+    """What is published but for what tells one publication from the next, and examples."""
     told = {"model_version", "generated_at", "orders_through"}
     return {
         key: {k: v for k, v in json.loads(value).items() if k not in told}
         if isinstance(value, str)
         else value
         for key, value in published.items()
-        if not key.startswith("publication:")
+        if not key.startswith(("publication:", "examples:"))
     }
 
 
