@@ -125,7 +125,7 @@ def _ours(url: str, paths: Sequence[str], seconds: float, *more: str) -> Load:
 def _run(*command: str) -> Load:
     """Run a generator; the last line of what it prints is JSON."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ)
+    told = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=os.environ)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seen = json.loads(told.stdout.splitlines()[-1])
     return Load(

@@ -16,6 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
         """Account for the request that was on its way, and connect anew."""
         if self._since is not None:
             self._generator.answered(self._since, False)
-        self._generator.connect()
+        self._generator.lost(self)
 
     def close(self) -> None:
         """Close it for good."""
@@ -85,12 +86,19 @@ class Generator:
         self._chance = random.Random(1)
         self._running = True
         self._waiting: deque[float] = deque()
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self.under_way = 0
         self.latencies: list[float] = []
         self.failed = 0
+
+    def lost(self, connection: Connection) -> None:
+        """A connection was closed: take another one."""
+        with suppress(ValueError):
+            self._idle.remove(connection)
+        self._all.discard(connection)
+        self.connect()
 
     def connect(self) -> None:
         """Open one more connection, unless it is over."""
@@ -124,7 +132,8 @@ class Generator:
         """A request comes."""
         self.under_way += 1
         if self._idle:
-            self._ask(self._idle.pop(), time.monotonic())
+            # the one idle for longest, so that none is idle until its peer closes it
+            self._ask(self._idle.popleft(), time.monotonic())
         else:
             self._waiting.append(time.monotonic())
 
