@@ -37,8 +37,8 @@ evaluate: .venv/local.stamp  ## Backtest both models on the sample shop, beside 
 	@$(BIN)/recsys evaluate
 
 .PHONY: test
-test: .venv/dev.stamp  ## Run all tests, against servers that they start and end.
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test: .venv/dev.stamp  ## Run all tests, by two processes, against servers that they start and end.
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 .PHONY: test-faults
 test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.

@@ -24,6 +24,9 @@ SMALL_SAMPLE_HOUSEHOLDS = 200
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 FAST_REDIS = {"appendfsync": "no"}
 
+# A terminal's width that pytest was started in is not that of the commands tested.
+os.environ.pop("COLUMNS", None)
+
 SLOW = os.environ.get("RECSYS_TEST_SLOW") == "1"
 
 _numbers = count(1)
