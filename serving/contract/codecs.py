@@ -94,7 +94,7 @@ def decode_also(data: bytes) -> list[Pairing]:
 def _decode(decoder: msgspec.json.Decoder[_Json], data: bytes) -> _Json:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, TypeError) as error:  # the latter: not even bytes
         raise ContractError(
             f"Redis holds a value that is not of schema {SCHEMA_VERSION}: {error}; publish again"
         ) from error

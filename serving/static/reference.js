@@ -1,6 +1,8 @@
 // Renders /schema/openapi.json: every operation with its parameters, its answers and a form to try
 // it. Covers what this API uses of OpenAPI 3.1: GET, path and query parameters, JSON answers.
 
+import { credentials } from "./explorer/api.js";
+
 const openapi = await (await fetch("/schema/openapi.json")).json();
 const main = document.getElementById("reference");
 main.replaceChildren(...reference());
@@ -42,7 +44,7 @@ function form(path, parameters) {
     event.preventDefault();
     const url = address(path, parameters, new FormData(result));
     try {
-      const response = await fetch(url);
+      const response = await fetch(url, { headers: credentials() });
       output.replaceChildren(
         element("p", {}, element("strong", {}, `${response.status} `), link(url, url)),
         element("pre", {}, readable(await response.text())));

@@ -27,12 +27,17 @@ export class Refused extends Error {
   }
 }
 
+// The headers that let a call in, with the key that was given in this tab.
+export function credentials() {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { "X-API-Key": key } : {};
+}
+
 // The body that answers a call; raises Refused.
 export async function ask(call) {
-  const key = sessionStorage.getItem(KEY);
   let response;
   try {
-    response = await fetch(call, { headers: key ? { "X-API-Key": key } : {} });
+    response = await fetch(call, { headers: credentials() });
   } catch {
     throw new Refused(0, "The service does not answer. Is it running?", 2);
   }
