@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -40,7 +40,8 @@ def running(redis_url: str, folder: Path, *options: str) -> Iterator[tuple[httpx
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS_TO_STOP) == 0
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
         process.wait()
 
 

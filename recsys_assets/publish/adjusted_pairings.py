@@ -116,7 +116,8 @@ def _pinned(
         known, others = positions(product_ids, ids), positions(new, ids)
         return np.where(known >= 0, known, len(product_ids) + others)
 
-    others = np.setdiff1d(mined, places(as_ids(list(own))))
+    # an owner without pins that is not among the products has no place
+    others = np.setdiff1d(mined, positions(product_ids, as_ids(list(own))))
     lists, products, strengths = (
         [np.repeat(others, len(everywhere))],
         [np.tile(places(everywhere), len(others))],

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys_assets.learn.rules import TopConsequents
@@ -190,6 +190,17 @@ def plain(
     return lists
 
 
+@example(  # an owner without pins, and not among the products
+    mined={5: {0: 1.0, 1: 2.0}},
+    rules=[
+        Rule(Scope.EVERYWHERE, None, 0, Action.PIN, 0.5),
+        Rule(Scope.BOUGHT_TOGETHER, 6, 0, Action.BLOCK, 0.5),
+    ],
+    unavailable=set(),
+    n=1,
+    categories=[0] * 6,
+    most=1,
+)
 @given(
     st.dictionaries(products, st.dictionaries(products, st.sampled_from([1.0, 2.0, 3.0, 5.0]))),
     st.lists(rule | own_rule, max_size=6),
