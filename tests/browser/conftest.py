@@ -32,9 +32,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium, without a window."""
+    """The system's Chromium, without a window.
+
+    Ends with its tests, for as long as it is there an event loop runs in which nobody else can run
+    one.
+    """
     program = shutil.which("chromium")
     if program is None:
         reason = "no chromium here: apt-get install chromium"
