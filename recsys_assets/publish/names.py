@@ -12,12 +12,12 @@ from recsys_assets.catalogue import product_names
 from recsys_assets.ingest.watermark import required_watermark
 from recsys_assets.publish.changed_users import publishing
 from recsys_assets.publish.redis_client import Client, told
-from recsys_assets.publish.redis_pipe import BATCH, batched
+from recsys_assets.publish.redis_pipe import BATCH, SCANNED, batched
 from recsys_assets.shop_session import ShopSession
 from serving import contract
 
 _WHAT = "product names"
-_SCANNED = 5_000
+_READ_AT_ONCE = 5_000
 
 Fields = dict[str, str]
 """Names by the text of the product's id."""
@@ -53,7 +53,7 @@ def popular_names(session: ShopSession, most: int) -> Fields:
     watermark = required_watermark(session.connection, shop)
     popular = session.read(tables.popularity(shop, watermark, session.half_life, most))
     names: Fields = {}
-    for ids in batched(popular["product_id"].to_pylist(), _SCANNED):
+    for ids in batched(popular["product_id"].to_pylist(), _READ_AT_ONCE):
         names |= product_names(session.connection, shop, ids)
     cleaned = {product_id: contract.clean_name(str(name)) for product_id, name in names.items()}
     return {
@@ -96,7 +96,7 @@ def publish_example_users(session: ShopSession, client: Client, most: int = 20) 
 
 
 def _held(client: Client) -> Fields:
-    fields = client.hscan_iter(contract.names_key(), count=_SCANNED)
+    fields = client.hscan_iter(contract.names_key(), count=SCANNED)
     return {field.decode(errors="replace"): name.decode(errors="replace") for field, name in fields}
 
 

@@ -17,6 +17,7 @@ from recsys_assets.learn.matrix import Ids, positions
 from recsys_assets.publish.redis_client import Client, RedisUnavailableError, connect, told
 from recsys_assets.publish.redis_pipe import (
     BATCH,
+    SCANNED,
     Progress,
     Write,
     batched,
@@ -155,7 +156,7 @@ def remove_others(client: Client, family: Family, ids: Ids) -> int:
     if family is Family.GLOBAL_TOP_BUYS:
         return removed
     with told("does not list its keys"):
-        keys = client.scan_iter(match=contract.family_pattern(family), count=10_000)
+        keys = client.scan_iter(match=contract.family_pattern(family), count=SCANNED)
         for batch in batched(keys, BATCH):
             texts = [contract.id_of_key(family, key.decode(errors="replace")) for key in batch]
             gone = [key for key, kept in zip(batch, _among(texts, ids), strict=True) if not kept]
