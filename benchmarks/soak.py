@@ -12,10 +12,10 @@ households of the sample shop and materializes everything once. Then:
 - soak: the same again, while `recsys materialize --force` runs every 20 s, or as soon as the last
   one has ended: all orders counted, both models trained and tried, all lists replaced.
 
-Everything shares the machine's cores. Publication therefore runs on what the others leave (`chrt
---idle 0`), as it should where it must share a machine with the API; its share of PostgreSQL and
-Redis does not. Any answer other than 2xx, and any request without one, has failed. Memory is the
-resident set of the largest process of the API, every second.
+Everything shares the machine's cores. Publication, PostgreSQL included, therefore runs on what the
+API and Redis leave (`chrt --idle 0`), as it should where it must share a machine with the API. Any
+answer other than 2xx, and any request without one, has failed. Memory is the resident set of the
+largest process of the API, every second.
 """
 
 import argparse
@@ -177,7 +177,21 @@ def system(console: Console, folder: Path, households: int) -> Iterator[Session]
     with open_session() as session:
         load_demo(console, session, households)
         publish(folder / "publications.log")
+        with session.database() as connection:
+            run_on_what_others_leave(parent(connection.info.backend_pid))
         yield session
+
+
+def parent(process: int) -> int:
+    """The process that has started another one."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def run_on_what_others_leave(process: int) -> None:
+    """Let a process, what it has started and what it will start run when nothing else wants to."""
+    started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    for each in (process, *map(int, started)):
+        os.sched_setscheduler(each, os.SCHED_IDLE, os.sched_param(0))
 
 
 def report(console: Console, seen: Soak, chosen: argparse.Namespace) -> None:
