@@ -13,9 +13,10 @@ households of the sample shop and materializes everything once. Then:
   one has ended: all orders counted, both models trained and tried, all lists replaced.
 
 Everything shares the machine's cores. Publication, PostgreSQL included, therefore runs on what the
-API and Redis leave (`chrt --idle 0`), as it should where it must share a machine with the API. Any
-answer other than 2xx, and any request without one, has failed. Memory is the resident set of the
-largest process of the API, every second.
+API and Redis leave (`chrt --idle 0`), as it should where it must share a machine with the API.
+Linux may weigh sessions against each other before it looks at that; root turns this off meanwhile.
+Any answer other than 2xx, and any request without one, has failed. Memory is the resident set of
+the largest process of the API, every second.
 """
 
 import argparse
@@ -48,6 +49,7 @@ PUBLISH = ("chrt", "--idle", "0", str(Path(sys.executable).with_name("recsys")),
 PUBLISH_EVERY_SECONDS = 20.0
 PEAK_SECONDS = 10.0
 SAMPLE_SECONDS = 1.0
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 SHARE = 0.5
 GUESTS_SHARE = 0.1
 
@@ -194,6 +196,29 @@ def run_on_what_others_leave(process: int) -> None:
         os.sched_setscheduler(each, os.SCHED_IDLE, os.sched_param(0))
 
 
+@contextmanager
+def without_autogroups(console: Console) -> Iterator[None]:
+    """Let idle priority hold among all processes.
+
+    Linux may share the processor by sessions first, and each process of PostgreSQL is one of its
+    own: it would then get as much as the API, whatever its priority.
+    """
+    if not AUTOGROUP.exists() or AUTOGROUP.read_text().strip() == "0":
+        yield
+    elif not os.access(AUTOGROUP, os.W_OK):
+        console.print(
+            "PostgreSQL gets as much of the processor as the API, for Linux shares it by sessions:"
+            " to prevent it, sysctl kernel.sched_autogroup_enabled=0, or run this as root."
+        )
+        yield
+    else:
+        AUTOGROUP.write_text("0")
+        try:
+            yield
+        finally:
+            AUTOGROUP.write_text("1")
+
+
 def report(console: Console, seen: Soak, chosen: argparse.Namespace) -> None:
     """Print what was seen."""
     console.print(table(seen))
@@ -223,7 +248,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="recsys-soak-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # root's servers run as another user, who must come through
-        with system(console, folder, chosen.households) as session:
+        with (
+            without_autogroups(console),
+            system(console, folder, chosen.households) as session,
+        ):
             with session.redis() as client:
                 paths = published_paths(client)
             redis_url = session.settings.redis_url or ""
