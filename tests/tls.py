@@ -9,25 +9,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+_HERE = "DNS:localhost,IP:127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A key, and a certificate of it for this machine, signed by itself."""
+    """A key, and a certificate of it, signed by itself."""
 
     file: Path
     key: Path
 
 
-def make_certificate(folder: Path, name: str) -> Certificate:
-    """A new certificate."""
+def make_certificate(folder: Path, name: str, hosts: str = _HERE) -> Certificate:
+    """A new certificate for some hosts, as openssl names them."""
     made = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
             *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-addext", _NAMES, "-keyout", made.key, "-out", made.file),
+            *("-addext", f"subjectAltName={hosts}", "-keyout", made.key, "-out", made.file),
         ],
         check=True,
         capture_output=True,
@@ -47,7 +47,7 @@ def tls_in_front_of(socket: str, certificate: Certificate) -> Iterator[int]:
         ways = [_pass_on(reader, redis_writer), _pass_on(redis_reader, writer)]
         await asyncio.gather(*ways)
 
-    server = loop.run_until_complete(asyncio.start_server(serve, "0.0.0.0", 0, ssl=context))
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
