@@ -64,7 +64,7 @@ http_seconds = TalliedHistogram(
 )
 http_refused = Counter(
     "recsys_http_refused_total",
-    "Requests refused before any work, by why, such as too many at work (busy).",
+    "Requests refused before any work, by why: too many at work (busy), no_key, wrong_key, rate.",
     ["reason"],
 )
 http_in_flight = Gauge(
