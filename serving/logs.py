@@ -6,6 +6,7 @@ headers or the client's address.
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -26,8 +27,17 @@ access_logger = logging.getLogger("serving.access")
 _LEVEL = "INFO"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_process = token_hex(6).encode()
 _numbers = count(1)
+_process: bytes
+
+
+def _begin_process() -> None:
+    global _process
+    _process = token_hex(6).encode()
+
+
+_begin_process()
+os.register_at_fork(after_in_child=_begin_process)
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def test_all_that_a_server_logs_is_json(
     (error,) = (event for event in events if event["level"] == "error")
     assert (error["logger"], error["request_id"]) == ("serving.problems", "three")
     assert 0 < one["milliseconds"] < 60_000
+
+
+def test_no_two_workers_give_the_same_id(redis_url: str, tmp_path: Path):
+    with running(redis_url, tmp_path, "--workers", "2") as (client, _):
+        ask = partial(client.get, "/health/live", headers={"Connection": "close"})
+        with ThreadPoolExecutor(16) as threads:
+            answers = threads.map(lambda _: ask(), range(400))
+            ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len({id_.partition("-")[0] for id_ in ids}) == 2
+    assert len(set(ids)) == len(ids)
 
 
 def test_concurrent_requests_are_not_taken_for_each_other(
