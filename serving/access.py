@@ -18,7 +18,7 @@ from serving.redis.reads import RedisReads
 from serving.settings import ServingSettings
 
 OPEN_TO_ALL = re.compile(r"/|/(static|schema|health)(/.*)?", re.DOTALL)
-"""The paths that need no key and have no limit: nothing of the shop is there."""
+"""The paths that need no key and have no limit: nothing about a user or a product is there."""
 
 _NO_KEY = unauthorized("Send an API key, as Authorization: Bearer KEY or X-API-Key: KEY.")
 _WRONG_KEY = unauthorized("This API key is not, or no longer, in force.")

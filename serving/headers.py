@@ -27,7 +27,7 @@ _PAGE_SAFETY = [
 _VARY = (b"vary", b"Origin")
 _EXPOSED = (b"ETag", b"RateLimit", b"RateLimit-Policy", b"Retry-After", b"X-Request-Id")
 PREFLIGHT = [
-    (b"access-control-allow-methods", b"GET, HEAD"),
+    (b"access-control-allow-methods", b"GET"),
     (b"access-control-allow-headers", b"Authorization, If-None-Match, X-API-Key, X-Request-Id"),
     (b"access-control-max-age", b"600"),
 ]

@@ -67,7 +67,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] = field(
         default="", name="RECSYS_API_RATE_LIMIT"
     )
-    """Requests that each key, or each address where there are no keys, may make: 100/second."""
+    """Requests that each name, or each address where there are no keys, may make: 100/second."""
 
     cors_origins: Annotated[str, Meta(pattern=r"^(\*|https?://[^/,\s]+(,https?://[^/,\s]+)*)$")] = (
         field(default="", name="RECSYS_API_CORS_ORIGINS")

@@ -55,7 +55,7 @@ def require_otel(settings: ServingSettings) -> None:
     if settings.otlp_endpoint and not _is_installed(_EXPORTER):
         raise SettingsError(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
-            "pip install 'recsys-assets[otel]', or unset it"
+            "install this project's extra otel, or unset it"
         )
 
 
