@@ -111,6 +111,8 @@ class Proxy(Wire):
         self._path = path
         self.delay = 0.0
         """Seconds that every piece of what the server sends is held back for."""
+        self.holding = threading.Event()
+        """Set when a piece is held back."""
         self.pieces: Callable[[], int | None] = lambda: None
         """After how many bytes of the server's a new connection is cut; None for never."""
 
@@ -137,6 +139,8 @@ class Proxy(Wire):
     def _pass_replies(self, server: socket.socket, client: socket.socket) -> None:
         left = self.pieces()
         while data := server.recv(65_536):
+            if self.delay:
+                self.holding.set()
             sleep(self.delay)
             client.sendall(data[:left])
             if left is not None and (left := left - len(data)) <= 0:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
 
@@ -13,6 +14,9 @@ from serving.__main__ import main
 from serving.metrics import FLUSH_SECONDS
 from serving.settings import ServingSettings, SettingsError
 from tests.serving_processes import running
+from tests.wires import Proxy
+
+TOP_BUYS = "/api/recommendations/top-buys/"
 
 
 def members_of_session(session: int) -> list[int]:
@@ -30,7 +34,7 @@ def members_of_session(session: int) -> list[int]:
 
 def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
     with running(redis_url, tmp_path) as (client, pid):
-        assert client.get("/api/recommendations/top-buys/").json()["products"] == []
+        assert client.get(TOP_BUYS).json()["products"] == []
         assert client.get("/health/ready").status_code == 200
         assert client.get("/").status_code == 200
         assert (
@@ -55,15 +59,33 @@ def test_readiness_ends_before_the_service_does(
         while client.get("/health/ready").status_code == 200:
             sleep(0.01)
         assert client.get("/health/ready").status_code == 503
-        assert client.get("/api/recommendations/top-buys/").status_code == 200
+        assert client.get(TOP_BUYS).status_code == 200
         os.kill(pid, signal.SIGTERM)  # the second order ends the draining
+
+
+def test_requests_at_work_are_answered_before_it_ends(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RECSYS_REDIS_TIMEOUT_MS", "5000")
+    proxy = Proxy(redis_url.removeprefix("unix://"))
+    with (
+        proxy.in_use(),
+        running(proxy.url, tmp_path) as (client, pid),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        assert client.get(TOP_BUYS).status_code == 200
+        proxy.delay = 1.0
+        answer = thread.submit(client.get, TOP_BUYS)
+        assert proxy.holding.wait(10)
+        os.kill(pid, signal.SIGTERM)
+        assert answer.result().status_code == 200
 
 
 def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
     requests = 24
     with running(redis_url, tmp_path, "--workers", "2") as (client, _):
         for _ in range(requests):
-            client.get("/api/recommendations/top-buys/", headers={"Connection": "close"})
+            client.get(TOP_BUYS, headers={"Connection": "close"})
         series = re.escape(
             'recsys_http_requests_total{method="GET",'
             'route="/api/recommendations/top-buys",status="200"}'
