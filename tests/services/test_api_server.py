@@ -4,7 +4,8 @@ import os
 import re
 import signal
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from time import sleep
 
@@ -30,6 +31,14 @@ def members_of_session(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] != "Z":
             members.append(int(stat.parent.name))
     return members
+
+
+@pytest.fixture
+def proxy(redis_url: str) -> Iterator[Proxy]:
+    """The way to an empty Redis."""
+    proxy = Proxy(redis_url.removeprefix("unix://"))
+    with proxy.in_use():
+        yield proxy
 
 
 def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
@@ -64,21 +73,37 @@ def test_readiness_ends_before_the_service_does(
 
 
 def test_requests_at_work_are_answered_before_it_ends(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("RECSYS_REDIS_TIMEOUT_MS", "5000")
-    proxy = Proxy(redis_url.removeprefix("unix://"))
-    with (
-        proxy.in_use(),
-        running(proxy.url, tmp_path) as (client, pid),
-        ThreadPoolExecutor(1) as thread,
-    ):
+    with running(proxy.url, tmp_path) as (client, pid), ThreadPoolExecutor(1) as thread:
         assert client.get(TOP_BUYS).status_code == 200
         proxy.delay = 1.0
         answer = thread.submit(client.get, TOP_BUYS)
         assert proxy.holding.wait(10)
         os.kill(pid, signal.SIGTERM)
         assert answer.result().status_code == 200
+
+
+def test_what_is_beyond_the_bound_is_refused_while_the_rest_is_at_work(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RECSYS_REDIS_TIMEOUT_MS", "5000")
+    monkeypatch.setenv("RECSYS_API_IN_FLIGHT", "2")
+    with (
+        running(proxy.url, tmp_path, "--workers", "1") as (client, _),
+        ThreadPoolExecutor(10) as threads,
+    ):
+        assert client.get(TOP_BUYS).status_code == 200
+        proxy.delay = 1.0
+        asked = [threads.submit(client.get, TOP_BUYS) for _ in range(10)]
+        *refused, one, other = (each.result() for each in as_completed(asked))
+        assert [one.status_code, other.status_code] == [200, 200]
+        for answer in refused:  # those that were answered first
+            assert answer.status_code == 503
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["retry-after"] == "1"
+            assert "at work" in answer.json()["detail"]
 
 
 def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
