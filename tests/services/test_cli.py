@@ -16,6 +16,7 @@ from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
 from tests.commands import Home, eventually, free_ports
 from tests.graphs import PERSONAL, TOGETHER
+from tests.serving_processes import free_port
 
 ASSETS = [
     "user_product_interactions",
@@ -294,4 +295,11 @@ def test_a_taken_api_port_is_one_message(shop: Home):
         taken.listen()
         printed = shop.recsys("serve", "--port", taken.getsockname()[1], fails=1)
     assert "RECSYS_API_PORT" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_network_is_not_served_without_keys(home: Home):
+    printed = home.recsys("serve", "--host", "0.0.0.0", "--port", free_port(), fails=1)
+    assert "0.0.0.0 lets others in" in printed
+    assert "recsys api-key NAME" in printed
     assert "Traceback" not in printed
