@@ -11,7 +11,7 @@ from serving.settings import ServingSettings, SettingsError
 _OPTIONS = {
     "--host": ("RECSYS_API_HOST", "the address to listen on, 127.0.0.1 by default"),
     "--port": ("RECSYS_API_PORT", "the TCP port to listen on, 8000 by default"),
-    "--workers": ("RECSYS_API_WORKERS", "processes that answer requests, one for each core by default"),
+    "--workers": ("RECSYS_API_WORKERS", "processes that answer, one for each core by default"),
 }
 
 

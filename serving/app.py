@@ -1,6 +1,7 @@
 """The application factory: puts routes, store, errors, metrics and pages together."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from litestar import Litestar, Router
@@ -41,10 +42,18 @@ KEY_NEEDED: Any = {
 """What the OpenAPI document says of API keys, where there are any."""
 
 
-def create_app(settings: ServingSettings | None = None, traces: Traces | None = None) -> Front:
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    settings: ServingSettings | None = None,
+    traces: Traces | None = None,
+    lifespan: Sequence[Lifespan] = (),
+) -> Front:
     """The API, with its settings from the environment unless given, and traces as they say.
 
-    Redis need not be there: it is looked for when a request needs it.
+    It runs within what ``lifespan`` makes. Redis need not be there: it is looked for when a request
+    needs it.
     """
     settings = settings or ServingSettings.from_environment()
     traces = traces or traces_for(settings)
@@ -72,6 +81,7 @@ def create_app(settings: ServingSettings | None = None, traces: Traces | None = 
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[
+            *lifespan,
             lambda _: closing_traces(traces),
             lambda _: redis,
             lambda _: store.remembering() if isinstance(store, RememberingStore) else nullcontext(),

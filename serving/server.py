@@ -1,11 +1,12 @@
 """Running the API under granian: workers, port, and the folder their metrics share."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 
 from serving.api_keys import require_keys_or_loopback
 from serving.draining import DRAIN_FILE, DrainingServer
@@ -15,6 +16,11 @@ from serving.tracing import require_otel
 
 SECONDS_TO_STOP = 5
 """How long requests at work may take to end, once no more are accepted."""
+
+CONNECTIONS = 8_192
+"""How many connections a worker keeps open at most, idle ones included; more wait for a place."""
+
+_OTHER_FILES = 128
 
 
 class AddressError(OSError):
@@ -50,10 +56,24 @@ def serve(settings: ServingSettings) -> None:
             workers_kill_timeout=SECONDS_TO_STOP,
             http=HTTPModes.http1,
             websockets=False,
-            # What comes while too many are at work is refused at once, so it must come through.
-            backpressure=2 * settings.in_flight,
+            loop=Loops.uvloop,
+            # Front bounds what is at work, and refuses the rest at once. A connection that is idle
+            # is no work, and must not keep others out.
+            backpressure=_connections(),
+            respawn_failed_workers=True,
             log_dictconfig=log_config(settings.log_format),
         ).serve()
+
+
+def _connections() -> int:
+    """The bound of connections, within as many files as this process may have open at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + _OTHER_FILES
+    if resource.RLIM_INFINITY not in {soft, hard} and soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    files = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+    return max(1, files - _OTHER_FILES)
 
 
 def _require_address(settings: ServingSettings) -> None:

@@ -24,8 +24,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(redis_url: str, folder: Path, *options: str) -> Iterator[tuple[httpx.Client, int]]:
-    """A client of ``python -m serving`` on a port of its own, and the server's process id."""
+def running(
+    redis_url: str, folder: Path, *options: str, killed: bool = False
+) -> Iterator[tuple[httpx.Client, int]]:
+    """A client of ``python -m serving`` on a port of its own, and the server's process id.
+
+    It must end cleanly when told to, unless the test has ``killed`` it.
+    """
     port = free_port()
     environment = os.environ | {"RECSYS_REDIS_URL": redis_url, "TMPDIR": str(folder)}
     process = subprocess.Popen(
@@ -38,7 +43,7 @@ def running(redis_url: str, folder: Path, *options: str) -> Iterator[tuple[httpx
             _wait_until_alive(client, process)
             yield client, process.pid
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS_TO_STOP) == 0
+        assert process.wait(SECONDS_TO_STOP) == (-signal.SIGKILL if killed else 0)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers, too
