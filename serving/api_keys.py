@@ -136,9 +136,9 @@ def _digest(key: bytes) -> bytes:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """What differs when the file was written or replaced."""
+    """What differs when the file was written, replaced, or made readable."""
     found = file.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _read(file: Path) -> tuple[ApiKey, ...]:

@@ -25,7 +25,8 @@ class Caching:
     def headers(self, body: bytes, query: bytes) -> Headers:
         """ETag and Cache-Control of a body that was asked for by this query string."""
         tag = b'"%b"' % blake2b(body, digest_size=9).hexdigest().encode()
-        return [(b"etag", tag), self._private if b"user_id=" in query else self._public]
+        of_user = b"user_id=" in query or b"%" in query  # encoded it may hide in there
+        return [(b"etag", tag), self._private if of_user else self._public]
 
 
 def is_known(headers: Headers, asked: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -10,7 +10,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from serving import metrics
 from serving.access import Answered, Gate
 from serving.caching import NOT_MODIFIED, Caching, Headers, is_known
-from serving.headers import AnswerHeaders
+from serving.headers import PAGE_SAFETY, AnswerHeaders, is_page
 from serving.logs import REQUEST_ID, log_access, request_id, request_id_of
 from serving.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, busy
 from serving.ready import ReadyLists
@@ -23,7 +23,7 @@ _BUSY_HEADERS = [
     (b"retry-after", b"%d" % RETRY_AFTER_SECONDS),
 ]
 _JSON = (b"content-type", b"application/json")
-
+_EVEN_IF_BUSY = frozenset({"/health/live", "/health/live/", "/metrics", "/metrics/"})
 
 START: Literal["http.response.start"] = "http.response.start"
 BODY: Literal["http.response.body"] = "http.response.body"
@@ -32,7 +32,8 @@ BODY: Literal["http.response.body"] = "http.response.body"
 class Front:
     """An ASGI application around another; has at most ``limit`` requests at work, refuses others.
 
-    What is refused costs next to nothing, so that a flood leaves the requests at work alone.
+    What is refused costs next to nothing, so that a flood leaves the requests at work alone. How
+    the process is can be asked all the same.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Front:
         span = None if self._traces is None else self._traces.begin(scope, id_)
         self.in_flight += 1
         try:
-            if self.in_flight > self._limit:
+            if self.in_flight > self._limit and path not in _EVEN_IF_BUSY:
                 status = 503
                 metrics.count_refusal("busy")
                 await _send(send, status, _BUSY_HEADERS + own, _BUSY)
@@ -95,7 +96,8 @@ class Front:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    message["headers"] = [*message["headers"], *own]
+                    safety = PAGE_SAFETY if is_page(message["headers"]) else ()
+                    message["headers"] = [*message["headers"], *own, *safety]
                 await send(message)
 
             await self._app(scope, receive, noted)

@@ -14,9 +14,7 @@ _SAFETY = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-_PAGES = frozenset({"/", "/schema", "/schema/"})
-_PAGE_SAFETY = [
-    *_SAFETY,
+PAGE_SAFETY = [
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -24,6 +22,7 @@ _PAGE_SAFETY = [
     ),
     (b"x-frame-options", b"DENY"),
 ]
+"""What a page has beside :meth:`AnswerHeaders.of`, whatever the path that it came by."""
 _VARY = (b"vary", b"Origin")
 _EXPOSED = (b"ETag", b"RateLimit", b"RateLimit-Policy", b"Retry-After", b"X-Request-Id")
 PREFLIGHT = [
@@ -45,12 +44,16 @@ class AnswerHeaders:
 
     def of(self, scope: HTTPScope) -> Headers:
         """The headers of the answer to a request."""
-        safety = _PAGE_SAFETY if scope["path"] in _PAGES else _SAFETY
         if not self._allowed:
-            return safety
+            return _SAFETY
         if self._of_any is not None:
-            return safety + self._of_any
-        return safety + self._allowed.get(_header(scope["headers"], b"origin"), [_VARY])
+            return _SAFETY + self._of_any
+        return _SAFETY + self._allowed.get(_header(scope["headers"], b"origin"), [_VARY])
+
+
+def is_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with some headers is a page, which a browser would run."""
+    return _header(headers, b"content-type").startswith(b"text/html")
 
 
 def is_preflight(scope: HTTPScope) -> bool:

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -86,6 +88,23 @@ def test_a_bad_file_changes_nothing_and_is_told_once(
     assert ring.name_of(one.encode()) is None
     assert ring.name_of(other.encode()) == "b"
     assert ring.name_of(listed.encode()) == "listed"
+
+
+def test_a_file_that_becomes_readable_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api_keys, "SECONDS_BETWEEN_LOOKS", 0.0)
+    (_, kept), (other, other_kept) = new_key("a"), new_key("b")
+    file = tmp_path / "keys"
+    file.write_text(str(kept))
+    ring = KeyRing([], file)
+    new = tmp_path / "new"
+    new.write_text(str(other_kept))
+    with monkeypatch.context() as patch:  # root, who runs tests, may read whatever the mode is
+        patch.setattr(api_keys, "_read", Mock(side_effect=PermissionError(13, "Permission denied")))
+        new.replace(file)
+        assert ring.name_of(other.encode()) is None
+    sleep(0.02)  # older kernels tell times by their clock's ticks
+    file.chmod(0o644)
+    assert ring.name_of(other.encode()) == "b"
 
 
 def test_the_command_makes_a_key_that_its_line_lets_in(tmp_path: Path):

@@ -100,6 +100,7 @@ def test_requests_beyond_the_bound_are_counted(redis_url: str):
     with TestClient(app) as api:
         before = metrics_of(api)
         app.in_flight = 2
+        assert [api.get(path).status_code for path in ("/health/live", "/metrics")] == [200, 200]
         answer = api.get("/api/recommendations/top-buys/", headers={"X-Request-ID": "abc"})
         app.in_flight = 0
         assert answer.status_code == 503
