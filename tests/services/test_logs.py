@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from litestar.testing import TestClient
 
 from serving.contract import global_top_buys_key
-from serving.logs import JsonFormatter, TextFormatter, request_id, request_id_of
+from serving.logs import JsonFormatter, TextFormatter, Throttle, request_id, request_id_of
 from tests.serving_processes import running
 
 TOP_BUYS = "/api/recommendations/top-buys/"
@@ -107,6 +107,38 @@ def test_a_json_line_is_one_line_of_json_whatever_is_logged(text: str):
     assert json.loads(line)["message"] == text.replace("%", "%%")
 
 
+def events(throttle: Throttle, *messages: str, level: int = logging.ERROR) -> list[str]:
+    """What is let through of some messages about 7."""
+    records = [logging.LogRecord("x", level, "f.py", 1, each, (7,), None) for each in messages]
+    return [record.getMessage() for record in records if throttle.filter(record)]
+
+
+def test_a_failure_of_a_kind_is_told_once_in_a_while_and_how_many_there_were():
+    now = 100.0
+    throttle = Throttle(10, lambda: now)
+    assert events(throttle, "no %d", "no %d", "bad %d", "no %d") == ["no 7", "bad 7"]
+    assert events(throttle, "no %d", "no %d", level=logging.INFO) == ["no 7", "no 7"]
+    now = 109.9
+    assert events(throttle, "no %d") == []
+    now = 110.0
+    assert events(throttle, "no %d", "bad %d", "no %d") == ["no 7 (and 3 more like it)", "bad 7"]
+    now = 120.0
+    assert events(throttle, "no %d") == ["no 7 (and 1 more like it)"]
+    now = 130.0
+    assert events(throttle, "no %d") == ["no 7"]
+
+
+def test_a_kind_of_failure_is_its_exception_too():
+    throttle = Throttle()
+    told = []
+    for error in (KeyError(), OSError(), KeyError()):
+        record = logging.LogRecord(
+            "x", logging.ERROR, "f.py", 1, "a", (), (type(error), error, None)
+        )
+        told.append(throttle.filter(record))
+    assert told == [True, True, False]
+
+
 # The API that runs
 
 
@@ -126,6 +158,8 @@ def test_all_that_a_server_logs_is_json(
         with closing(redis.Redis.from_url(redis_url)) as writer:
             writer.set(global_top_buys_key(), "no list")
         client.get(TOP_BUYS, headers={"X-Request-ID": "three"})
+        for _ in range(5):
+            assert client.get(TOP_BUYS).status_code == 503
     output = capfd.readouterr().out
     assert "4711" not in output
     events = events_of(output)
