@@ -5,7 +5,7 @@ Pure: no Redis, no HTTP.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from math import fsum, sqrt
+from math import hypot
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -296,11 +296,11 @@ def combine(lists: Iterable[Sequence[Pairing]]) -> list[Pairing]:
     Strongest first; among equals the one whose id's text is smaller. The order of the lists makes
     no difference.
     """
-    squares: dict[Id, list[float]] = {}
+    strengths: dict[Id, list[float]] = {}
     for pairings in lists:
         for pairing in pairings:
-            squares.setdefault(pairing.product_id, []).append(pairing.strength**2)
-    combined = [Pairing(product_id, sqrt(fsum(each))) for product_id, each in squares.items()]
+            strengths.setdefault(pairing.product_id, []).append(pairing.strength)
+    combined = [Pairing(id_, hypot(*sorted(each))) for id_, each in strengths.items()]
     return sorted(combined, key=lambda p: (-p.strength, encode_id(p.product_id)))
 
 

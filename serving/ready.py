@@ -16,7 +16,6 @@ import msgspec
 from serving import metrics
 from serving.answers import FAMILIES
 from serving.contract import (
-    ContractError,
     Family,
     borrowed_key,
     bought_together_key,
@@ -33,10 +32,10 @@ from serving.store import SIZES_OF_WITHHELD, SPARE, WITHHELD, RecommendationStor
 
 DEFAULT_LIMIT = 10
 TOP_BUYS = "/api/recommendations/top-buys"
-BOUGHT_TOGETHER = "/api/recommendations/bought-together/{product_id:path}"
+BOUGHT_TOGETHER = "/api/recommendations/bought-together/{product_id}"
 
 _ID = r"([A-Za-z0-9_.~-]{1,200})"
-_LIMIT = r"(?:&?limit=([1-9][0-9]?|100))?"
+_LIMIT = r"(?:(?:^|&)limit=([1-9][0-9]?|100))?"
 _TOP_BUYS_PATHS = frozenset((TOP_BUYS, f"{TOP_BUYS}/"))
 _PRODUCT_PATH = re.compile(rf"{BOUGHT_TOGETHER.partition('{')[0]}{_ID}/?")
 _USER = re.compile(rf"(?:user_id={_ID})?{_LIMIT}".encode())
@@ -64,7 +63,7 @@ class ReadyLists:
                 return await self._top_buys(_USER.fullmatch(query))
             if product := _PRODUCT_PATH.fullmatch(path):
                 return await self._bought_together(product[1], _LIMITED.fullmatch(query))
-        except (RedisUnavailable, ContractError):
+        except (RedisUnavailable, ValueError):  # the latter: not JSON, not UTF-8, no id
             pass
         return None
 

@@ -94,7 +94,8 @@ def decode_also(data: bytes) -> list[Pairing]:
 def _decode(decoder: msgspec.json.Decoder[_Json], data: bytes) -> _Json:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, TypeError) as error:  # the latter: not even bytes
+    # A ValueError is JSON of something else, or no UTF-8; a TypeError, not even bytes.
+    except (ValueError, TypeError, RecursionError) as error:
         raise ContractError(
             f"Redis holds a value that is not of schema {SCHEMA_VERSION}: {error}; publish again"
         ) from error

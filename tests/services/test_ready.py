@@ -1,6 +1,7 @@
 """The short way gives the answers that the handlers give, whatever is stored."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ from serving.ready import ReadyLists
 from serving.redis.reads import RedisReads
 from serving.settings import ServingSettings
 from serving.store import SPARE, RecommendationStore
+from tests.answers import metrics_of
 from tests.published import Publisher
 
 TOP_BUYS = "/api/recommendations/top-buys"
@@ -150,6 +152,15 @@ def shops(draw: st.DrawFn) -> Shop:
     return Shop(own, everybody, [draw(records(f)) for f in families], draw(withheld(ids)))
 
 
+GUESTS = TopBuys(
+    source="global",
+    model_version="rules-3",
+    generated_at=GENERATED,
+    orders_through=None,
+    products=[ScoredProduct(7, 1.0)],
+)
+
+
 class Pairings(NamedTuple):
     """What is stored for a product."""
 
@@ -180,8 +191,35 @@ def client(redis_url: str) -> Iterator[TestClient[Litestar]]:
         yield client
 
 
-def written(query: dict[str, object]) -> str:
-    return "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
+class Form(NamedTuple):
+    """How a query string is put together: as it should be, or nearly so."""
+
+    before: str = ""
+    between: str = "&"
+    after: str = ""
+    order: int = 1
+    """-1: the last parameter first."""
+
+
+USUAL_FORM = Form()
+RUN_TOGETHER = Form(between="")
+forms = st.sampled_from(
+    [
+        USUAL_FORM,
+        RUN_TOGETHER,
+        Form(order=-1),
+        Form(between="", order=-1),
+        Form(between="&&"),
+        Form(before="&"),
+        Form(after="&"),
+        Form(after="&limit=7"),
+    ]
+)
+
+
+def written(query: dict[str, object], form: Form = USUAL_FORM) -> str:
+    given = [f"{name}={value}" for name, value in query.items() if value is not None]
+    return f"{form.before}{form.between.join(given[:: form.order])}{form.after}"
 
 
 def assert_same_answers(client: TestClient[Litestar], path: str, query: str) -> Response:
@@ -208,9 +246,10 @@ def store_sets(pipe: Any, withheld: Withheld) -> None:
 
 
 @USUAL
-@given(shop=shops(), user_id=st.none() | asked_ids, limit=limits)
-@example(Shop(None, None, [None, None], Withheld([], [])), None, None)
-def test_top_buys(client, redis_url: str, shop: Shop, user_id: str | None, limit: int | None):
+@given(shop=shops(), user_id=st.none() | asked_ids, limit=limits, form=forms)
+@example(Shop(None, None, [None, None], Withheld([], [])), None, None, USUAL_FORM)
+@example(Shop(GUESTS, GUESTS, [None, None], Withheld([], [])), "1", 5, RUN_TOGETHER)
+def test_top_buys(client, redis_url: str, shop: Shop, user_id: str | None, limit, form: Form):
     with redis.Redis.from_url(redis_url) as admin, admin.pipeline() as pipe:
         pipe.flushall()
         if shop.own and user_id and is_id(user_id):
@@ -221,12 +260,12 @@ def test_top_buys(client, redis_url: str, shop: Shop, user_id: str | None, limit
             pipe.set(publication_key(record.family), encode_publication(record))
         store_sets(pipe, shop.withheld)
         pipe.execute()
-    assert_same_answers(client, TOP_BUYS, written({"user_id": user_id, "limit": limit}))
+    assert_same_answers(client, TOP_BUYS, written({"user_id": user_id, "limit": limit}, form))
 
 
 @USUAL
-@given(stored=pairings(), product_id=asked_ids, limit=limits)
-def test_bought_together(client, redis_url: str, stored: Pairings, product_id: str, limit):
+@given(stored=pairings(), product_id=asked_ids, limit=limits, form=forms)
+def test_bought_together(client, redis_url: str, stored: Pairings, product_id: str, limit, form):
     with redis.Redis.from_url(redis_url) as admin, admin.pipeline() as pipe:
         pipe.flushall()
         if stored.pairings and is_id(product_id):
@@ -238,7 +277,7 @@ def test_bought_together(client, redis_url: str, stored: Pairings, product_id: s
             pipe.set(publication_key(Family.BOUGHT_TOGETHER), record)
         store_sets(pipe, stored.withheld)
         pipe.execute()
-    assert_same_answers(client, f"{BOUGHT_TOGETHER}/{product_id}", written({"limit": limit}))
+    assert_same_answers(client, f"{BOUGHT_TOGETHER}/{product_id}", written({"limit": limit}, form))
 
 
 def test_the_short_way_takes_plain_requests(redis_url: str, published: Publisher):
@@ -270,12 +309,30 @@ def test_the_short_way_takes_plain_requests(redis_url: str, published: Publisher
     )
 
 
+@pytest.mark.parametrize("path", [TOP_BUYS, f"{BOUGHT_TOGETHER}/5"])
+def test_both_ways_are_one_route_in_the_metrics(client, published: Publisher, path: str):
+    published.top_buys(None, 1)
+    published.bought_together(5, 6)
+    published.record(Family.BOUGHT_TOGETHER)
+
+    def answers() -> Counter[str]:
+        prefix = 'recsys_http_requests_total{method="GET",route="/api/'
+        series = metrics_of(client).items()
+        return Counter({name: int(count) for name, count in series if name.startswith(prefix)})
+
+    before = answers()
+    for query in ("", "?explain=false"):
+        assert client.get(path + query).status_code == 200
+    assert list((answers() - before).values()) == [2]
+
+
 @pytest.mark.parametrize(
     ("path", "query"),
     [
         (TOP_BUYS, b"exclude=1"),
         (TOP_BUYS, b"user_id=1&explain=true"),
         (TOP_BUYS, b"user_id=1&user_id=2"),
+        (TOP_BUYS, b"user_id=1limit=5"),
         (TOP_BUYS, b"user_id="),
         (TOP_BUYS, b"user_id=%31"),
         (TOP_BUYS, b"user_id=a+b"),
@@ -293,7 +350,10 @@ def test_the_short_way_takes_plain_requests(redis_url: str, published: Publisher
         ("/health/live", b""),
     ],
 )
-def test_it_leaves_all_else_alone(redis_url: str, path: str, query: bytes):
+def test_it_leaves_all_else_alone(redis_url: str, published: Publisher, path: str, query: bytes):
+    published.top_buys(None, 1)
+    published.record(Family.BOUGHT_TOGETHER)
+
     async def answer() -> object:
         async with RedisReads(redis_url, 2.0) as reads:
             return await ReadyLists(RecommendationStore(reads)).answer(path, query)
