@@ -154,11 +154,7 @@ def test_the_api_may_write_no_list(
 ):
     set_users(server, "rate limit")
     with closing(redis.Redis.from_url(url_for("api", redis_url))) as client:
-        for key in (
-            user_top_buys_key(1),
-            global_top_buys_key(),
-            publication_key(Family("bought_together")),
-        ):
+        for key in LISTS:
             server.set(key, "as it was")
             assert client.get(key) == b"as it was"
             with pytest.raises(redis.exceptions.NoPermissionError):
