@@ -2,7 +2,7 @@
 
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -35,8 +35,7 @@ def redis_cluster(folder: Path, *, slots: bool = True) -> Iterator[str]:
         if slots:
             with redis.Redis.from_url(url) as node:
                 node.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
-                while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                    pass
+                until(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         yield url
 
 
@@ -90,13 +89,7 @@ def cluster_of(folder: Path, *ends: int) -> Iterator[list[Server]]:
     """
     ports = _free_ports(2 * len(ends))
     nodes = [
-        Server(
-            folder / str(port),
-            port,
-            *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--save", ""),
-            *("--cluster-require-full-coverage", "no", "--cluster-node-timeout", "2000"),
-        )
-        for port, bus in zip(ports[::2], ports[1::2], strict=True)
+        _cluster_node(folder, port, bus) for port, bus in zip(ports[::2], ports[1::2], strict=True)
     ]
     with ExitStack() as stack:
         for node in nodes:
@@ -110,10 +103,42 @@ def cluster_of(folder: Path, *ends: int) -> Iterator[list[Server]]:
         yield nodes
 
 
+@contextmanager
+def replica_of(primary: Server, nodes: Sequence[Server], folder: Path) -> Iterator[Server]:
+    """Run one node more of the cluster, which follows a primary and is known to all."""
+    port, bus = _free_ports(2)
+    replica = _cluster_node(folder, port, bus)
+    with ExitStack() as stack:
+        stack.callback(replica.kill)
+        replica.start()
+        client, leader = (stack.enter_context(node.client()) for node in (replica, primary))
+        leader.execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
+        leader_id = leader.execute_command("CLUSTER MYID")
+        until(lambda: client.execute_command("CLUSTER REPLICATE", leader_id))
+        everybody = [stack.enter_context(node.client()) for node in (*nodes, replica)]
+        until(lambda: all(map(_knows_a_replica, everybody)))
+        yield replica
+
+
+def _cluster_node(folder: Path, port: int, bus: int) -> Server:
+    return Server(
+        folder / str(port),
+        port,
+        *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--save", ""),
+        *("--cluster-require-full-coverage", "no", "--cluster-node-timeout", "2000"),
+        *("--repl-diskless-sync-delay", "0"),
+    )
+
+
 def _sees(client: Any, size: int) -> bool:
     """Whether a node knows who has all the slots."""
     info = client.execute_command("CLUSTER INFO")
     return info["cluster_slots_ok"] == str(SLOTS) and info["cluster_size"] == str(size)
+
+
+def _knows_a_replica(client: Any) -> bool:
+    nodes = client.execute_command("CLUSTER NODES")
+    return any("slave" in node["flags"] for node in nodes.values())
 
 
 class Sentinels(NamedTuple):

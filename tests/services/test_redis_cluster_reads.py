@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from serving.contract import (
 from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
 from serving.settings import ServingSettings
-from tests.clusters import SLOTS, Server, addresses, cluster_of, until
+from tests.clusters import SLOTS, Server, addresses, cluster_of, replica_of, until
 from tests.published import Publisher
 
 TIMEOUT = 2.0
@@ -126,10 +127,15 @@ def test_a_plain_url_of_any_node_leads_to_all(nodes: list[Server]):
     asyncio.run(scenario())
 
 
-def test_a_dead_node_takes_its_own_keys_readers_down_alone(nodes: list[Server]):
+def api_over(nodes: list[Server]) -> TestClient[Any]:
+    """A client of the API, to which these nodes are named."""
     url = f"redis+cluster://{addresses(nodes)}"
     app: Any = create_app(ServingSettings(redis_url=url, redis_timeout_ms=int(TIMEOUT * 1000)))
-    with TestClient(app) as client:
+    return TestClient(app)
+
+
+def test_a_dead_node_takes_its_own_keys_readers_down_alone(nodes: list[Server]):
+    with api_over(nodes) as client:
 
         def answers() -> dict[int, int]:
             paths = {user_id: f"{TOP_BUYS}?user_id={user_id}" for user_id in range(1, USERS)}
@@ -171,3 +177,30 @@ def test_a_cluster_that_is_gone_is_unavailable(nodes: list[Server]):
                 await lists(reads)
 
     asyncio.run(scenario())
+
+
+def products(client: TestClient[Any]) -> dict[int, list[int]]:
+    """What each of the users is answered; nothing where that is an error."""
+    bodies = {user: client.get(f"{TOP_BUYS}?user_id={user}").json() for user in range(1, USERS)}
+    return {
+        user: [product["product_id"] for product in body.get("products", ())]
+        for user, body in bodies.items()
+    }
+
+
+@pytest.mark.parametrize("dead", [0, 2])
+def test_a_replica_that_takes_over_is_found(tmp_path: Path, dead: int):
+    own = {user_id: [10 * user_id] for user_id in range(1, USERS)}
+    with (
+        cluster_of(tmp_path, *ENDS) as nodes,
+        replica_of(nodes[dead], nodes, tmp_path) as replica,
+        api_over(nodes) as client,
+    ):
+        assert published(nodes)
+        with nodes[dead].client() as primary, replica.client() as successor:
+            until(lambda: successor.dbsize() == primary.dbsize())
+            assert products(client) == own
+            nodes[dead].kill()
+            assert [] in products(client).values()
+            successor.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+        until(lambda: products(client) == own)
