@@ -17,24 +17,28 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 // Show a list in its section: {about, source, call, answer, items, empty}. Of items, each is
-// {id, name, href, current, strength, evidence}. A list that is shown already is left as it is. Where the
-// focus is in a list that changes, it stays on its product, or goes to the title where that is gone.
+// {id, name, href, current, strength, evidence}. A list that is shown already is left as it is.
 export function showList(section, list, now) {
-  const text = JSON.stringify(list);
-  if (shown.get(section) === text) return;
-  shown.set(section, text);
-  const title = section.querySelector("h2");
-  const focused = section.contains(document.activeElement) ? document.activeElement : null;
-  section.replaceChildren(title, ...parts(list, now));
-  if (!focused || focused === title) return;
-  const links = [...section.querySelectorAll("a")];
-  (links.find((link) => link.href === focused.href) ?? title).focus();
+  fill(section, JSON.stringify(list), () => parts(list, now));
 }
 
 // Forget what is shown, and say instead why nothing is.
 export function showNothing(section, why) {
-  shown.delete(section);
-  section.replaceChildren(section.querySelector("h2"), element("p", { class: "quiet" }, why));
+  fill(section, why, () => [element("p", { class: "quiet" }, why)]);
+}
+
+// Put under the title what `make` makes, unless it stands there already, by its text. Where the focus is
+// in a section that changes, it stays on its product, or goes to the title where that is gone.
+function fill(section, text, make) {
+  if (shown.get(section) === text) return;
+  shown.set(section, text);
+  const title = section.querySelector("h2"); // stays in the document, for it may have the focus
+  const focused = section.contains(document.activeElement) ? document.activeElement : title;
+  while (title.nextSibling) title.nextSibling.remove();
+  title.after(...make());
+  if (focused === title) return;
+  const links = [...section.querySelectorAll("a")];
+  (links.find((link) => link.href === focused.href) ?? title).focus();
 }
 
 function parts(list, now) {
