@@ -1,6 +1,7 @@
 // Asking the API: the calls there are, the key that it may want, and what it says when it refuses.
 
 const KEY = "api-key";
+const LONGEST_KEY = 1000; // characters; any server and proxy takes a header of that many
 const LIMIT = 10;
 
 export const calls = {
@@ -47,7 +48,17 @@ export async function ask(call) {
   throw new Refused(response.status, detailOf(text), [429, 503].includes(response.status) ? wait : undefined);
 }
 
+export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
+
+// Keep a key for this tab; raises Error for what cannot be one, for no header bears it.
 export function useKey(key) {
+  if (!key) throw new Error("These are only blanks. Paste the key here.");
+  const odd = key.match(/[^ -~\u00a1-\u00ff]/u)?.[0];
+  if (odd) {
+    const code = odd.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    throw new Error(`An API key cannot have the character “${odd}” (U+${code}). Copy it once more.`);
+  }
+  if (key.length > LONGEST_KEY) throw new Error("This is longer than any API key. Copy the key alone.");
   sessionStorage.setItem(KEY, key);
 }
 

@@ -1,14 +1,16 @@
 // The page: what the address asks for is fetched and shown. The address is the only state:
 // #user=ID or #guest, and &product=ID.
 
-import { Refused, ask, calls, useKey } from "./api.js";
+import { Refused, ask, calls, hasKey, useKey } from "./api.js";
 import { element, showList, showNothing } from "./lists.js";
 import { searching } from "./search.js";
 import { because, measures, repeat } from "./texts.js";
 
 const byId = (id) => document.getElementById(id);
+const INTEGER = /^-?\d+$/;
 const sections = { topBuys: byId("top-buys"), buyAgain: byId("buy-again"), together: byId("bought-together") };
 const names = new Map(); // by product id; null: it has none
+const keyRefused = element("p", { id: "key-refused", role: "alert" });
 let examples = [];
 let turn = 0;
 let timer;
@@ -61,6 +63,10 @@ async function learnNames({ together, topBuys, buyAgain, boughtTogether }) {
   const products = [topBuys, buyAgain, boughtTogether].flatMap((answer) => answer?.products ?? []);
   const behind = products.flatMap(({ because }) => (because?.kind === "similar" ? because.purchases : []));
   const ids = [together, ...[...products, ...behind].map((one) => one.product_id)];
+  await learn(ids);
+}
+
+async function learn(ids) {
   const unknown = [...new Set(ids)].filter((id) => id && !names.has(id));
   if (!unknown.length) return;
   const found = (await ask(calls.names(unknown))).names;
@@ -141,20 +147,47 @@ function tell(error) {
   byId("access").hidden = !asksForKey;
   byId("problem").hidden = asksForKey;
   byId("status").textContent = "";
-  byId("problem").querySelector("p").textContent =
-    error.message + (error.retryAfter ? " Trying again by itself." : "");
+  if (asksForKey) tellOfKey(hasKey() ? error.message : "");
+  else tellOnce(error.message + (error.retryAfter ? " Trying again by itself." : ""));
   for (const section of Object.values(sections)) showNothing(section, "Not available now.");
-  if (asksForKey) byId("key").focus();
   if (error.retryAfter) timer = setTimeout(show, 1000 * error.retryAfter);
 }
 
+// Say why the key was refused that was given, if one was.
+function tellOfKey(why) {
+  keyRefused.textContent = why;
+  byId("key").setAttribute("aria-invalid", String(Boolean(why)));
+  byId("key").focus();
+  byId("key").select();
+}
+
+// What has been said already is not written again, for each time it would be read out.
+function tellOnce(problem) {
+  const text = byId("problem").querySelector("p");
+  if (text.textContent !== problem) text.textContent = problem;
+}
+
+// The products whose names have the text, after the one whose id it is: what looks like an id of a shop
+// with integer ids is offered even where no name is found of it.
 async function found(text) {
+  const products = await named(text);
+  let exact = products.find((product) => product.product_id === text);
+  if (!exact && INTEGER.test(text)) {
+    await learn([text]);
+    exact = { product_id: text, name: names.get(text) };
+  }
+  return exact ? [exact, ...products.filter((product) => product !== exact)] : products;
+}
+
+async function named(text) {
   try {
     const { products } = await ask(calls.search(text));
     for (const { product_id: id, name } of products) names.set(id, name);
     return products;
-  } catch {
-    return []; // what is wrong is told where the lists stand
+  } catch (error) {
+    if (error.status === 400) return []; // it has neither letters nor digits
+    if (error.status === 401) tell(error);
+    throw error;
   }
 }
 
@@ -164,9 +197,17 @@ byId("customer").addEventListener("submit", (event) => {
 });
 byId("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  useKey(byId("key").value.trim());
+  tellOfKey("");
+  try {
+    useKey(byId("key").value.trim());
+  } catch (error) {
+    tellOfKey(error.message);
+    return;
+  }
   show();
 });
+byId("key").setAttribute("aria-describedby", keyRefused.id);
+byId("access").append(keyRefused);
 byId("problem").querySelector("button").addEventListener("click", show);
 searching(byId("find"), found, (id) => {
   location.hash = address(wanted().user, id);

@@ -5,11 +5,13 @@ import { element } from "./lists.js";
 const PAUSE = 120; // milliseconds of no typing before it is searched
 
 // Let a form with a combobox and a listbox search by `find(text)`, which resolves to products
-// {product_id, name}, and tell `choose(id)`. What is submitted without a choice is the first product
-// found, or where nothing is, the text as an id.
+// {product_id, name}, and tell `choose(id)`; no name: it has none. What is submitted without a choice is
+// the first product found, or where nothing is, the text as an id.
 export function searching(form, find, choose) {
   const input = form.querySelector("[role=combobox]");
   const list = form.querySelector("[role=listbox]");
+  const told = element("p", { class: "quiet", "aria-live": "polite" }); // how much is found
+  form.append(told);
   let asked = 0;
   let timer;
 
@@ -33,6 +35,7 @@ export function searching(form, find, choose) {
   function close() {
     asked += 1; // what is still under way comes too late
     clearTimeout(timer);
+    told.textContent = "";
     open(false);
   }
 
@@ -45,19 +48,25 @@ export function searching(form, find, choose) {
   async function search() {
     const turn = ++asked;
     const text = input.value.trim();
-    const products = text ? await find(text) : [];
+    let products = [];
+    let failure;
+    try {
+      if (text) products = await find(text);
+    } catch (error) {
+      failure = error;
+    }
     if (turn !== asked) return undefined;
     list.replaceChildren(...products.map(option));
-    if (text && !products.length) list.append(element("li", { class: "quiet" }, "No name found"));
-    open(Boolean(text));
-    return products;
+    told.textContent = failure ? `The search does not work: ${failure.message}` : text && count(products);
+    open(products.length > 0);
+    return failure ? undefined : products;
   }
 
   function option({ product_id: id, name }, place) {
     const made = element(
       "li",
       { role: "option", id: `found-${place}`, "aria-selected": "false", "data-id": id },
-      name,
+      name ?? "Product",
       element("span", { class: "quiet" }, ` ${id}`),
     );
     made.addEventListener("pointerdown", (event) => event.preventDefault()); // keeps the focus
@@ -66,6 +75,7 @@ export function searching(form, find, choose) {
   }
 
   input.addEventListener("input", () => {
+    activate(null);
     clearTimeout(timer);
     timer = setTimeout(search, PAUSE);
   });
@@ -90,4 +100,9 @@ export function searching(form, find, choose) {
       if (products) take(products[0]?.product_id ?? text);
     }
   });
+}
+
+function count({ length }) {
+  if (!length) return "No name found.";
+  return length === 1 ? "1 product to choose from." : `${length} products to choose from.`;
 }
