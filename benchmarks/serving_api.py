@@ -237,9 +237,18 @@ def most_table(measured: dict[Case, Measured], get_rate: float | None) -> Table:
 
 
 def rate_table(measured: dict[Service, Measured], rate: float) -> Table:
-    """Latencies under the same load."""
+    """Latencies under the same load, and how far the generator was behind it."""
     table = Table(
-        *("service", "offered/s", "answered/s", "p50", "p99", "ours / it, p99", "failed"),
+        *(
+            "service",
+            "offered/s",
+            "answered/s",
+            "p50",
+            "p99",
+            "ours / it, p99",
+            "failed",
+            "behind, p99",
+        ),
         box=box.MARKDOWN,
     )
     for service, each in measured.items():
@@ -247,6 +256,7 @@ def rate_table(measured: dict[Service, Measured], rate: float) -> Table:
             *(service.name, f"{rate:,.0f}", f"{each.rate:,.0f}"),
             *(_milliseconds(each.median(lambda s: s.load.p50)), _milliseconds(each.p99)),
             *(f"{measured[OURS].p99 / each.p99:.2f}", f"{each.failed}"),
+            _milliseconds(each.median(lambda s: s.load.late)),
         )
     return table
 

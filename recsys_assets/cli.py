@@ -222,7 +222,9 @@ def rollback(
 def serve(
     host: Annotated[str | None, typer.Option(help="Default: RECSYS_API_HOST, 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: RECSYS_API_PORT, 8000.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Default: RECSYS_API_WORKERS, one for each core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Default: RECSYS_API_WORKERS, one for each core.")
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve a network without API keys.")
     ] = False,

@@ -7,7 +7,6 @@ answers.
 """
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -46,9 +45,10 @@ _PAUSE = (
 
 @dataclass(frozen=True)
 class Load:
-    """What a generator saw: requests answered by 2xx and those not, times in seconds.
+    """What a generator saw: requests answered, by a status below 400, and those not; in seconds.
 
-    ``cpu`` are the seconds of processor time that the generator took itself.
+    ``cpu`` is the processor time that the generator took itself, ``late`` what one in a hundred of
+    its requests was behind its time at least, where it keeps to times.
     """
 
     requests: int
@@ -57,6 +57,7 @@ class Load:
     p50: float
     p99: float
     cpu: float
+    late: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -125,7 +126,7 @@ def _ours(url: str, paths: Sequence[str], seconds: float, *more: str) -> Load:
 def _run(*command: str) -> Load:
     """Run a generator; the last line of what it prints is JSON."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=os.environ)
+    told = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seen = json.loads(told.stdout.splitlines()[-1])
     return Load(
@@ -134,5 +135,6 @@ def _run(*command: str) -> Load:
         seconds=seen["seconds"],
         p50=seen["p50"],
         p99=seen["p99"],
+        late=seen.get("late", 0.0),
         cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
     )

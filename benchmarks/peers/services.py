@@ -1,17 +1,16 @@
 """The services that are measured: how each is started, and what its processes take."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys_assets.local.processes import HOST, free_port
+from recsys_assets.local.processes import HOST, answers, free_port
 
 BENCHMARKS = Path(__file__).parents[1]
 TOP_BUYS = "/api/recommendations/top-buys/?user_id="
@@ -58,7 +57,7 @@ FASTAPI = Service(
 BARE = Service(
     "bare ASGI callable, granian",
     (
-        *("granian", "--interface", "asgi", "--workers", "1", "--no-ws"),
+        *("granian", "--interface", "asgi", "--workers", "1", "--no-ws", "--http", "1"),
         *("--host", "{host}", "--port", "{port}", "peers.bare:app"),
     ),
 )
@@ -99,7 +98,7 @@ def running(service: Service, redis_url: str, folder: Path) -> Iterator[Running]
     """
     port = free_port(FIRST_PORT)
     module, *arguments = (part.format(host=HOST, port=port) for part in service.arguments)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RECSYS_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RECSYS_", "OTEL_"))}
     log = folder / f"{module}.log"
     with log.open("w") as output:
         began = time.monotonic()
@@ -109,10 +108,11 @@ def running(service: Service, redis_url: str, folder: Path) -> Iterator[Running]
             env=environment | {"RECSYS_REDIS_URL": redis_url},
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         url = f"http://{HOST}:{port}"
-        while not _answers(f"{url}{TOP_BUYS}1"):
+        while not answers(f"{url}{TOP_BUYS}1"):
             if process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 raise RuntimeError(f"{service.name} does not answer: {log.read_text()[-2000:]}")
             time.sleep(POLL_SECONDS)
@@ -122,16 +122,8 @@ def running(service: Service, redis_url: str, folder: Path) -> Iterator[Running]
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
             process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
 
 
 def _tree(root: int) -> list[int]:

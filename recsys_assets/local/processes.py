@@ -117,8 +117,8 @@ def running_system(
         start("dagster-daemon", "dagster-daemon", "run", "-w", str(workspace))
         serving = start("api", "python", "-m", "serving")
         system = Local(f"http://{HOST}:{dagster}", f"http://{HOST}:{api}", children)
-        web.wait_until(lambda: _answers(f"{system.dagster}/server_info"))
-        serving.wait_until(lambda: _answers(f"{system.api}/health/live"))
+        web.wait_until(lambda: answers(f"{system.dagster}/server_info"))
+        serving.wait_until(lambda: answers(f"{system.api}/health/live"))
         for name, command in (extra or {}).items():
             start(name, *command, may_end=True)
         try:
@@ -144,7 +144,8 @@ def free_port(first: int, beside: frozenset[int] | set[int] = frozenset()) -> in
     raise ServiceError(f"no free port from {first} on")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET of ``url`` is answered well."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
