@@ -71,7 +71,8 @@ class _Connection(asyncio.Protocol):
                 if turn.complete:
                     outstanding.popleft()
                     self.proven = True
-                    metrics.count_round_trip(turn.readers, perf_counter() - turn.sent_at)
+                    if turn.counted:
+                        metrics.count_round_trip(turn.readers, perf_counter() - turn.sent_at)
                     turn.settle()
         except (hiredis.ProtocolError, IndexError) as error:
             self.drop(RedisUnavailable(f"it does not speak Redis' protocol: {error}"))
@@ -102,6 +103,8 @@ class Node:
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
         self._available = True
         self._trying = True
+        self.host = ""
+        """The one that was connected to last."""
         self.why: Exception | None = None
         """What keeps the breaker open."""
 
@@ -171,11 +174,12 @@ class Node:
         loop = asyncio.get_running_loop()
         url = await self._locate()
         options: Any = parse_url(url)
+        self.host = options.get("host", "localhost")
         if "path" in options:
             _, connection = await loop.create_unix_connection(_Connection, options["path"])
         else:
-            host, port = options.get("host", "localhost"), options.get("port", 6379)
-            _, connection = await loop.create_connection(_Connection, host, port, ssl=_tls(url))
+            port, tls = options.get("port", 6379), _tls(url)
+            _, connection = await loop.create_connection(_Connection, self.host, port, ssl=tls)
         try:
             await _greet(connection, _login(options), self._greeted)
         except BaseException:

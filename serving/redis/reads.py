@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from hiredis import ReplyError
-from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -58,8 +57,8 @@ class RedisReads:
 
     @property
     def state(self) -> State:
-        """The state of the circuit breaker; of a cluster, that of the node first named."""
-        return self._node.state
+        """The state of the circuit breaker; of a cluster, the worst of the nodes that are read."""
+        return self._node.state if self._cluster is None else self._cluster.state
 
     async def read(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to some commands, each about the key that is its first argument.
@@ -104,14 +103,12 @@ class RedisReads:
         """Learn from CLUSTER SLOTS whether there is a cluster, and who is in it."""
         if isinstance(slots, list) and slots:
             if self._cluster is None:
-                self._cluster = Cluster(self._node_at, self._timeout)
-            self._cluster.take(slots)
+                self._cluster = Cluster(self._node, self._node_at, self._timeout)
+            self._cluster.take(slots, self._node)
 
     def _node_at(self, address: Address) -> Node:
-        """A node by the address that the cluster announces; without a host, it is the seed's."""
-        host, port = address
-        options: Any = parse_url(self._seeds[0])
-        url = server_url(self._seeds[0], host or options.get("host", "localhost"), port)
+        """A node by the address that the cluster announces."""
+        url = server_url(self._seeds[0], *address)
 
         async def locate() -> str:
             return url

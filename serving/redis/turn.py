@@ -53,6 +53,7 @@ class Turn:
         "_readers",
         "_views",
         "again",
+        "counted",
         "deadline",
         "failed",
         "replies",
@@ -71,6 +72,8 @@ class Turn:
         """Whether the reply to any command is an exception."""
         self.again = False
         """Whether it was sent before, over a connection that was then lost."""
+        self.counted = True
+        """Whether the metrics tell of it where it is replied to."""
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -131,8 +134,12 @@ class Turn:
 
 
 def turn_of(commands: Sequence[Command]) -> tuple[Turn, "Future[None]"]:
-    """A turn of these commands alone, which are not to repeat, and what its reader awaits."""
+    """A turn of these commands alone, which are not to repeat, and what its reader awaits.
+
+    It is not counted: it is a greeting, or a part of a turn that is.
+    """
     turn = Turn()
+    turn.counted = False
     for command in commands:
         turn.ask(command)
     return turn, turn.settled()
