@@ -24,7 +24,7 @@ from serving.otlp import OtlpTraces
 from serving.settings import ServingSettings, SettingsError
 from serving.tracing import traces_for
 from tests.published import Publisher
-from tests.serving_processes import running
+from tests.serving_processes import free_port, running
 
 TOP_BUYS = "/api/recommendations/top-buys"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -217,8 +217,8 @@ def test_an_endpoint_without_the_extra_is_told(
         traces_for(settings)
     monkeypatch.setenv("RECSYS_REDIS_URL", settings.redis_url)
     monkeypatch.setenv(ENDPOINT, settings.otlp_endpoint)
-    assert main(["--port", "18999"]) == 1
-    assert "recsys-assets[otel]" in capsys.readouterr().err
+    assert main(["--port", str(free_port())]) == 1
+    assert "extra otel" in capsys.readouterr().err
 
 
 def test_an_endpoint_that_is_none_is_told():
