@@ -18,6 +18,7 @@ from serving.api_keys import new_key, require_keys_or_loopback
 from serving.app import create_app
 from serving.settings import ServingSettings, SettingsError
 from tests.published import Publisher
+from tests.serving_processes import free_port
 
 HOT = "/api/recommendations/top-buys?limit=5"
 HOT_PRODUCT = "/api/recommendations/bought-together/1"
@@ -322,7 +323,7 @@ def test_it_does_not_start_for_a_network_without_keys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("RECSYS_REDIS_URL", "redis://127.0.0.1:1")
-    assert main(["--host", "0.0.0.0", "--port", "28473"]) == 1
+    assert main(["--host", "0.0.0.0", "--port", str(free_port())]) == 1
     error = capsys.readouterr().err
     assert "0.0.0.0 lets others in" in error
     assert "RECSYS_API_KEYS_FILE" in error

@@ -12,8 +12,8 @@ from time import sleep
 import pytest
 
 from serving.__main__ import main
-from serving.metrics import FLUSH_SECONDS
 from serving.settings import ServingSettings, SettingsError
+from tests.commands import eventually
 from tests.serving_processes import running
 from tests.wires import Proxy
 
@@ -61,7 +61,7 @@ def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
 def test_readiness_ends_before_the_service_does(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("RECSYS_API_DRAIN_SECONDS", "2")
+    monkeypatch.setenv("RECSYS_API_DRAIN_SECONDS", "60")
     with running(redis_url, tmp_path) as (client, pid):
         assert client.get("/health/ready").status_code == 200
         os.kill(pid, signal.SIGTERM)
@@ -115,10 +115,14 @@ def test_any_worker_tells_the_metrics_of_all(redis_url: str, tmp_path: Path):
             'recsys_http_requests_total{method="GET",'
             'route="/api/recommendations/top-buys",status="200"}'
         )
-        sleep(2 * FLUSH_SECONDS)  # a worker's counts may be on their way for so long
-        for _ in range(6):
+
+        def told() -> list[str]:
             text = client.get("/metrics", headers={"Connection": "close"}).text
-            assert re.findall(rf"^{series} (.*)$", text, re.MULTILINE) == [f"{requests}.0"]
+            return re.findall(rf"^{series} (.*)$", text, re.MULTILINE)
+
+        eventually(lambda: told() == [f"{requests}.0"], "the counts of both", seconds=20)
+        for _ in range(6):
+            assert told() == [f"{requests}.0"]
 
 
 def test_a_taken_port_is_told_with_its_setting(
