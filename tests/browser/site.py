@@ -1,16 +1,11 @@
 """A small publication, the API that serves it as a process of its own, and pages in Chromium."""
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import redis
 
 from recsys_assets.local.redis import RedisServer
@@ -27,8 +22,8 @@ from serving.contract import (
     encode_example_users,
     example_users_key,
 )
-from tests.commands import eventually
 from tests.published import THROUGH, Publisher
+from tests.serving_processes import running
 
 LARGE_ID = 2**53 + 1  # which no number of JavaScript is
 MARKUP = "<img src=x onerror=alert(1)> & Söhne"
@@ -64,18 +59,8 @@ class Site:
 def served(folder: Path) -> Iterator[Site]:
     """The API over a Redis of its own, stopped; who uses it starts and stops that."""
     server = RedisServer(folder / "redis", options={"appendonly": "yes"})
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--port", str(port)],
-        env=os.environ | {"RECSYS_REDIS_URL": server.url, "TMPDIR": str(folder)},
-    )
-    try:
-        eventually(lambda: _is_alive(url), "the API answers")
-        yield Site(url, server)
-    finally:
-        process.terminate()
-        process.wait(15)
+    with running(server.url, folder) as (client, _):
+        yield Site(str(client.base_url), server)
 
 
 def publish(redis_url: str) -> None:
@@ -122,17 +107,3 @@ class Watch:
     def _heard(self, message: Any) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)
-
-
-def _is_alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/live", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,20 +1,15 @@
 """The API's keys as they change while it runs, and how they are made."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from time import sleep
 from unittest.mock import Mock
 
-import httpx
 import pytest
 
 from serving import api_keys
 from serving.api_keys import KeyRing, new_key
 from tests.commands import Home, eventually
+from tests.serving_processes import running
 
 TOP_BUYS = "/api/recommendations/top-buys"
 
@@ -26,43 +21,27 @@ def replace_file(file: Path, content: str) -> None:
     new.rename(file)
 
 
-def test_keys_change_while_it_runs(redis_url: str, tmp_path: Path):
+def test_keys_change_while_it_runs(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (old, old_kept), (new, new_kept) = new_key("shop"), new_key("shop")
     file = tmp_path / "keys"
     file.write_text(f"# the shop's\n{old_kept}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--host", "0.0.0.0", "--port", str(port)],
-        env=os.environ | {"RECSYS_REDIS_URL": redis_url, "RECSYS_API_KEYS_FILE": str(file)},
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    monkeypatch.setenv("RECSYS_API_KEYS_FILE", str(file))
+    with running(redis_url, tmp_path) as (client, _):
 
-            def statuses() -> list[int]:
-                """Of every worker's answers to the old key, the new one, and none."""
-                headers = [{"X-API-Key": old}, {"X-API-Key": new}, {}]
-                fresh = {"Connection": "close"}
-                return [client.get(TOP_BUYS, headers=h | fresh).status_code for h in headers]
+        def statuses() -> list[int]:
+            """Of every worker's answers to the old key, the new one, and none."""
+            headers = [{"X-API-Key": old}, {"X-API-Key": new}, {}]
+            fresh = {"Connection": "close"}
+            return [client.get(TOP_BUYS, headers=h | fresh).status_code for h in headers]
 
-            def are(*wanted: int) -> bool:
-                try:
-                    return all(statuses() == list(wanted) for _ in range(6))
-                except httpx.TransportError:  # not yet started
-                    assert process.poll() is None
-                    return False
+        def are(*wanted: int) -> bool:
+            return all(statuses() == list(wanted) for _ in range(6))
 
-            eventually(lambda: are(200, 401, 401), "the old key", seconds=30)
-            replace_file(file, f"{old_kept}\n{new_kept}\n")
-            eventually(lambda: are(200, 200, 401), "both keys", seconds=30)
-            replace_file(file, f"{new_kept}\n")
-            eventually(lambda: are(401, 200, 401), "the new key", seconds=30)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
+        assert are(200, 401, 401)
+        replace_file(file, f"{old_kept}\n{new_kept}\n")
+        eventually(lambda: are(200, 200, 401), "both keys", seconds=30)
+        replace_file(file, f"{new_kept}\n")
+        eventually(lambda: are(401, 200, 401), "the new key", seconds=30)
 
 
 def test_a_bad_file_changes_nothing_and_is_told_once(

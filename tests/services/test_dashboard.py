@@ -130,8 +130,8 @@ def prometheus(target: str, folder: Path) -> Iterator[httpx.Client]:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             yield client
     finally:
-        process.terminate()
-        process.wait(10)
+        process.kill()
+        process.wait()
 
 
 def values_of(client: httpx.Client, query: str) -> list[float]:
