@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _no_settings_of_the_developer() -> Iterator[None]:
     """The tests see the defaults, whatever the shell they were started from has set."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("RECSYS_")]:
+        for name in [name for name in os.environ if name.startswith(("RECSYS_", "OTEL_"))]:
             patch.delenv(name)
         yield
 
