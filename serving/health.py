@@ -8,12 +8,13 @@ from litestar.di import NamedDependency
 from litestar.exceptions import ServiceUnavailableException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from serving.contract import Family, Publication
 from serving.draining import is_draining
 from serving.problems import RETRY_AFTER_SECONDS, UNAVAILABLE
 from serving.readings import Records
+from serving.redis.turn import RedisUnavailable
 from serving.store import RecommendationStore
 
 _RECORD_EXAMPLE = {
@@ -53,6 +54,13 @@ class Readiness(Struct, frozen=True, kw_only=True):
         dict[Family, PublishedFamily | None],
         Meta(description="The last publication of each family of lists; null: never published."),
     ]
+    stale: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="True while Redis is away and the guests' list is served as last known: "
+            "so are the publications. Only with RECSYS_API_STALE_GUESTS."
+        ),
+    ] = UNSET
 
 
 class HealthController(Controller):
@@ -76,7 +84,8 @@ class HealthController(Controller):
         responses={
             200: ResponseSpec(
                 Readiness,
-                description="Redis answers; what is published in it, and whether that is fresh.",
+                description="Redis answers, or the guests' list is served as last known; what is "
+                "published, and whether that is fresh.",
                 examples=[
                     Example(
                         id="ready",
@@ -96,17 +105,27 @@ class HealthController(Controller):
         """Whether to send requests here: Redis answers, and the server is not about to stop.
 
         Old or missing lists do not change that: they are better than none, and no other instance
-        that reads the same Redis has others.
+        that reads the same Redis has others. Nor does it that Redis is away, where the guests' list
+        is served as last known.
         """
         if is_draining():
             raise ServiceUnavailableException(
                 "The server is about to stop; ask another one.",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
-        return readiness(await store.publications(), fresh_seconds, datetime.now(UTC))
+        now = datetime.now(UTC)
+        try:
+            return readiness(await store.publications(), fresh_seconds, now)
+        except RedisUnavailable:
+            last_known = store.last_known
+            if last_known is None:
+                raise
+            return readiness(last_known, fresh_seconds, now, stale=True)
 
 
-def readiness(publications: Records, fresh_seconds: int, now: datetime) -> Readiness:
+def readiness(
+    publications: Records, fresh_seconds: int, now: datetime, *, stale: bool = False
+) -> Readiness:
     """What is published, with its age at ``now``, and fresh up to an age in seconds."""
     families: dict[Family, PublishedFamily | None] = dict.fromkeys(publications)
     for family, record in publications.items():
@@ -115,7 +134,7 @@ def readiness(publications: Records, fresh_seconds: int, now: datetime) -> Readi
             families[family] = PublishedFamily(
                 **structs.asdict(record), age_seconds=age, fresh=age <= fresh_seconds
             )
-    return Readiness(families=families)
+    return Readiness(families=families, stale=stale or UNSET)
 
 
 def age_seconds(publication: Publication, now: datetime) -> float:

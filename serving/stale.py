@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from serving.contract import ContractError
-from serving.readings import TopBuysRead
+from serving.readings import Records, TopBuysRead
 from serving.redis.reads import RedisReads
 from serving.redis.turn import RedisUnavailable
 from serving.store import RecommendationStore
@@ -18,7 +18,13 @@ class RememberingStore(RecommendationStore):
 
     def __init__(self, redis: RedisReads) -> None:
         super().__init__(redis)
-        self._guests: TopBuysRead | None = None
+        self._guests = TopBuysRead(None, {})
+        self._records: Records = {}
+
+    @property
+    def last_known(self) -> Records | None:
+        """The records as last known; None before there is a list to serve."""
+        return None if self._guests.stored is None else self._records | self._guests.records
 
     async def guest_top_buys(self) -> TopBuysRead:
         """The guests' list and its record."""
@@ -36,7 +42,7 @@ class RememberingStore(RecommendationStore):
 
     @asynccontextmanager
     async def remembering(self) -> AsyncIterator[None]:
-        """Read the guests' list again and again for as long as this is open."""
+        """Read the guests' list and all records anew for as long as this is open."""
         task = asyncio.create_task(self._remember())
         try:
             yield
@@ -47,12 +53,20 @@ class RememberingStore(RecommendationStore):
 
     async def _remember(self) -> None:
         while True:
-            with suppress(RedisUnavailable, ContractError):
-                self._guests = await super().guest_top_buys()
+            await asyncio.gather(self._remember_guests(), self._remember_records())
             await asyncio.sleep(REFRESH_SECONDS)
+
+    async def _remember_guests(self) -> None:
+        with suppress(RedisUnavailable, ContractError):
+            self._guests = await super().guest_top_buys()
+
+    async def _remember_records(self) -> None:
+        with suppress(RedisUnavailable, ContractError):
+            self._records = await super().publications()
 
     def _remembered(self, error: RedisUnavailable) -> TopBuysRead:
         """What was read last; raises ``error`` when there never was any."""
-        if self._guests is None or self._guests.stored is None:
+        records = self.last_known
+        if records is None:
             raise error
-        return self._guests._replace(stale=True)
+        return self._guests._replace(records=records, stale=True)

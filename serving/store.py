@@ -157,6 +157,11 @@ class RecommendationStore:
         records = await self.read([("GET", publication_key(family)) for family in Family])
         return dict(zip(Family, map(_publication, records), strict=True))
 
+    @property
+    def last_known(self) -> Records | None:
+        """The records as last known, where lists are served while Redis is away; else None."""
+        return None
+
     async def _offered(self, stored: _List | None, sets: list[str]) -> _List | None:
         """The list without the products that are in one of the ``sets``."""
         if stored is None or not sets:
