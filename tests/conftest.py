@@ -27,19 +27,28 @@ FAST_REDIS = {"appendfsync": "no"}
 # A terminal's width that pytest was started in is not that of the commands tested.
 os.environ.pop("COLUMNS", None)
 
-SLOW = os.environ.get("RECSYS_TEST_SLOW") == "1"
+# Tests with these markers are left out unless the variable has the value.
+ASKED_FOR_BY = {
+    "slow": ("RECSYS_TEST_SLOW", "1"),
+    "browser": ("RECSYS_TEST_BROWSER", "1"),
+    "full": ("RECSYS_TEST_FAULTS", "full"),
+}
 
 _numbers = count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the marker of what takes long and is not run every time."""
-    config.addinivalue_line("markers", "slow: only with RECSYS_TEST_SLOW=1 (make test-slow)")
+    """Know the markers of what takes long and is not run every time."""
+    for marker, (variable, value) in ASKED_FOR_BY.items():
+        config.addinivalue_line("markers", f"{marker}: only with {variable}={value}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``slow``, unless it is asked for."""
-    left_out = [item for item in items if not SLOW and item.get_closest_marker("slow")]
+    """Leave out what is marked so, unless it is asked for."""
+    markers = [
+        m for m, (variable, value) in ASKED_FOR_BY.items() if os.environ.get(variable) != value
+    ]
+    left_out = [item for item in items if any(map(item.get_closest_marker, markers))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -20,18 +20,6 @@ ALL = os.environ.get("RECSYS_TEST_BROWSER") == "1"
 OpenPage = Callable[..., Page]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the marker of what only the long form runs."""
-    config.addinivalue_line("markers", "browser: only with RECSYS_TEST_BROWSER=1")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``browser``, unless it is asked for."""
-    left_out = [item for item in items if not ALL and item.get_closest_marker("browser")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, without a window.

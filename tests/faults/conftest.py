@@ -11,22 +11,10 @@ import pytest
 from recsys_assets.local.postgres import PostgresServer
 from recsys_assets.local.redis import RedisServer
 from tests.commands import Home
-from tests.faults.system import FILL, FULL, System, create_shop, fresh_database
+from tests.faults.system import FILL, System, create_shop, fresh_database
 
 FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 REPORT = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the marker of what only the full form runs."""
-    config.addinivalue_line("markers", "full: only with RECSYS_TEST_FAULTS=full")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of the short form what is marked ``full``."""
-    left_out = [item for item in items if not FULL and item.get_closest_marker("full")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
