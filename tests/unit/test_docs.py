@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields
+
 from recsys_assets.settings import Settings, project_root
+from serving.settings import ServingSettings
 
 DOCUMENTS = Path(__file__).parents[2]
 CONFIGURING = DOCUMENTS / "docs" / "configuring.md"
@@ -28,6 +32,14 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def shown(field: FieldInfo) -> str:
+    """A default of the API's as the table has it."""
+    if field.default_factory is not NODEFAULT:
+        return "cores"
+    default = "" if field.default is NODEFAULT else field.default
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
@@ -35,6 +47,16 @@ def test_every_setting_is_described() -> None:
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     text = CONFIGURING.read_text()
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == settings_table()
+
+
+def test_the_settings_of_the_api_stand_there_with_their_defaults() -> None:
+    text = CONFIGURING.read_text()
+    table = text[text.index("The API has settings of its own") :].split("\n\n")[1]
+    rows = (row.strip("|").split("|")[:2] for row in table.splitlines()[2:])
+    told = {
+        name: default.strip(" `") for names, default in rows for name in re.findall(r"\w+", names)
+    }
+    assert told == {field.encode_name: shown(field) for field in fields(ServingSettings)}
 
 
 def test_links_between_documents_lead_somewhere() -> None:
