@@ -68,6 +68,7 @@ class HealthController(Controller):
 
     path = "/health"
     tags = ("Health",)
+    security = ({},)  # no key is needed, whatever the rest asks for
 
     @get(
         "/live",

@@ -101,6 +101,8 @@ def test_every_other_route_is_guarded(opened: Open):
     api = opened(api_keys=str(new_key("shop")[1]))
     document = api.get("/schema/openapi.json").json()
     assert document["security"] == [{"bearer": []}, {"header": []}]
+    open_to_all = {path for path, of in document["paths"].items() if "security" in of["get"]}
+    assert open_to_all == {"/health/live", "/health/ready"}
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     routes = [path for path in document["paths"] if not path.startswith("/health")]
     assert len(routes) > 5
