@@ -51,3 +51,13 @@ def test_the_focus_stays_with_its_list(tmp_path: Path, open_page: OpenPage):
         with site.redis_server.in_use():
             expect(links(page, "Top Buys")).to_have_count(4)
             expect(title).to_be_focused()
+
+
+def test_the_focus_goes_from_what_was_wrong_to_the_lists(tmp_path: Path, open_page: OpenPage):
+    with served(tmp_path) as site:
+        page = open_page(site, "/#user=1", complains=True)
+        page.get_by_role("button", name="Try again").focus()
+        with site.redis_server.in_use():
+            publish(site.redis_server.url)
+            expect(links(page, "Top Buys")).to_have_count(4)
+            expect(page.get_by_role("heading", name="Top Buys")).to_be_focused()

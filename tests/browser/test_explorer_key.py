@@ -50,6 +50,7 @@ def test_a_wrong_key_is_told_in_the_form(closed_site: Site, open_page: OpenPage)
     give(page, KEY)
     expect(links(page, "Top Buys")).to_have_count(4)
     expect(key).to_be_hidden()
+    expect(page.get_by_role("heading", name="Top Buys")).to_be_focused()
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
@@ -67,7 +68,8 @@ def test_each_wrong_key_is_announced(closed_site: Site, open_page: OpenPage):
     )
     page.keyboard.type("wrong")  # takes the place of what was there
     page.get_by_role("button", name="Use this key").click()
-    page.wait_for_function("window.told.at(-1)?.includes('in force')")
+    expect(page.get_by_role("alert")).to_contain_text("not, or no longer, in force")
+    assert page.evaluate("window.told") == ["", "This API key is not, or no longer, in force."]
     expect(page.get_by_label(LABEL)).to_have_value("wrong")
     expect(page.get_by_label(LABEL)).to_be_focused()
 

@@ -123,3 +123,13 @@ def test_who_types_on_leaves_the_option(shop: Site, open_page: OpenPage):
     search_of(page).fill("honey")
     search_of(page).press("Enter")  # before anything of it is found
     expect(listed(page, "Bought Together")).to_contain_text("With Honey")
+
+
+def test_in_colours_of_the_system_the_option_is_seen(shop: Site, open_page: OpenPage):
+    page = open_page(shop, "/#user=1", forced_colors="active")
+    search_of(page).fill("milk")
+    option = page.get_by_role("option").first
+    before = option.screenshot()
+    search_of(page).press("ArrowDown")
+    expect(option).to_have_attribute("aria-selected", "true")
+    assert option.screenshot() != before

@@ -37,8 +37,8 @@ async function show() {
     if (!examples.length) examples = (await ask(calls.users())).user_ids;
     const view = await fetched(wanted());
     if (own !== turn) return;
-    byId("problem").hidden = byId("access").hidden = true;
     render(view);
+    untell();
   } catch (error) {
     if (own === turn) tell(error);
   } finally {
@@ -151,6 +151,14 @@ function tell(error) {
   else tellOnce(error.message + (error.retryAfter ? " Trying again by itself." : ""));
   for (const section of Object.values(sections)) showNothing(section, "Not available now.");
   if (error.retryAfter) timer = setTimeout(show, 1000 * error.retryAfter);
+}
+
+// Nothing is wrong: the focus goes on to the lists from what is taken away.
+function untell() {
+  const told = [byId("problem"), byId("access")];
+  const hasFocus = told.some((one) => one.contains(document.activeElement));
+  for (const one of told) one.hidden = true;
+  if (hasFocus) sections.topBuys.querySelector("h2").focus();
 }
 
 // Say why the key was refused that was given, if one was.
