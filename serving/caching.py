@@ -10,6 +10,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 Headers = list[tuple[bytes, bytes]]
 
 NOT_MODIFIED = 304
+_STALE = b'"stale":true}'
+"""How the answer ends that stands in while Redis is away."""
 
 
 class Caching:
@@ -25,6 +27,8 @@ class Caching:
     def headers(self, body: bytes, query: bytes) -> Headers:
         """ETag and Cache-Control of a body that was asked for by this query string."""
         tag = b'"%b"' % blake2b(body, digest_size=9).hexdigest().encode()
+        if body.endswith(_STALE):
+            return [(b"etag", tag), (b"cache-control", b"no-store")]
         of_user = b"user_id=" in query or b"%" in query  # encoded it may hide in there
         return [(b"etag", tag), self._private if of_user else self._public]
 

@@ -47,7 +47,8 @@ KnownUserId = Annotated[
 ProductId = Annotated[
     str,
     PathParameter(
-        description="The shop's id of the product; a slash in it is written %2F.",
+        description="The shop's id of the product; a slash in it is written %2F. One that begins "
+        "or ends with a slash, or has two in a row, is asked for as a cart of one.",
         examples=[Example(summary="a product", value="1082185")],
     ),
 ]

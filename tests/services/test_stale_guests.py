@@ -113,3 +113,12 @@ def test_a_list_that_cannot_be_read_is_remembered_once_it_can(
         store(good.replace(b'"product_id":1,', b'"product_id":99,'))
         server.kill()
         assert products_of(api.get(TOP_BUYS).json()) == [99, 2]
+
+
+def test_what_is_stale_is_kept_nowhere(server: Server):
+    publish(server)
+    with api_over(server) as api:
+        assert "max-age" in api.get(TOP_BUYS).headers["cache-control"]
+        server.kill()
+        for query in ("", "?user_id=5", "?explain=true"):
+            assert api.get(TOP_BUYS + query).headers["cache-control"] == "no-store"
