@@ -89,7 +89,7 @@ def test_nobody_gets_another_ones_list_while_the_connection_is_cut_anywhere(prox
     async def reader(reads: RedisReads, seed: int) -> list[bool]:
         own = random.Random(seed)
         answered = []
-        for _ in range(100):
+        while len(answered) < 100 or sum(answered) < 3:
             number = own.randrange(LISTS)
             found = await value(reads, number)
             assert found in (right(number), None)
@@ -105,9 +105,10 @@ def test_nobody_gets_another_ones_list_while_the_connection_is_cut_anywhere(prox
     async def scenario() -> None:
         async with RedisReads(proxy.url, TIMEOUT) as reads:
             cuts = asyncio.create_task(cutter())
-            answered = await asyncio.gather(*(reader(reads, seed) for seed in range(40)))
+            async with asyncio.timeout(60):
+                answered = await asyncio.gather(*(reader(reads, seed) for seed in range(40)))
             cuts.cancel()
-            assert any(map(any, answered))
+            assert sum(map(sum, answered)) > 100
             proxy.pieces = lambda: None
             proxy.cut()
             async with asyncio.timeout(10):
