@@ -17,7 +17,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import DagsterPostgresException
+from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
 from psycopg import sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
@@ -54,7 +54,26 @@ class SchemaPostgresStorage(DagsterPostgresStorage):
         assert url is not None
         schema = config_value["schema"]
         _create_schema(url, schema)
-        return cls(inst_data=inst_data, postgres_url=schema_url(url, schema))
+        storage = cls(inst_data=inst_data, postgres_url=schema_url(url, schema))
+        storage.keep_connections()
+        return storage
+
+    def keep_connections(self) -> None:
+        """Keep one connection for runs, one for events and one for schedules.
+
+        Dagster would open a new one for each of the hundreds of statements of a run, and PostgreSQL
+        start a process for it. A connection is tried before its use, so that a restarted server
+        costs no run; Dagster tries again as before where none can be opened.
+        """
+        parts: tuple[Any, ...] = (self.run_storage, self.event_log_storage, self.schedule_storage)
+        for part in parts:
+            part._engine = create_pg_engine(
+                self.postgres_url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=1,
+                max_overflow=-1,
+                pool_pre_ping=True,
+            )
 
 
 class StateComputeLogManager(LocalComputeLogManager):
