@@ -4,14 +4,15 @@ Timestamps without time zone are read as UTC, whatever the server's own zone is.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    import adbc_driver_manager
+    import adbc_driver_manager.dbapi
     import pyarrow as pa
 
 # Codes of errors, or their beginnings; PostgreSQL's own, and none where it could not send any.
@@ -55,18 +56,25 @@ def read_arrow(
 def arrow_reader(
     url: str, *, statement_timeout_seconds: float = 0
 ) -> "Iterator[Callable[[sql.Composed], pa.Table]]":
-    """:func:`read_arrow` for several queries, on one connection, which is closed at the end."""
-    from adbc_driver_manager import Error
-    from adbc_driver_postgresql import dbapi
+    """:func:`read_arrow` for several queries, on one connection, which is closed at the end.
 
-    try:
-        connection = dbapi.connect(url, autocommit=True)
-    except Error as error:
-        raise _unreachable(url, error) from None
+    The first query opens it, for the driver reads all of the server's types then.
+    """
+    from adbc_driver_manager import Error
+
+    @cache
+    def connection() -> "adbc_driver_manager.dbapi.Connection":
+        from adbc_driver_postgresql import dbapi
+
+        try:
+            opened: adbc_driver_manager.dbapi.Connection = dbapi.connect(url, autocommit=True)
+        except Error as error:
+            raise _unreachable(url, error) from None
+        return closing.enter_context(opened)
 
     def read(query: sql.Composed) -> "pa.Table":
         try:
-            with connection.cursor() as cursor:
+            with connection().cursor() as cursor:
                 cursor.execute("SET timezone TO 'UTC'")
                 cursor.execute(f"SET statement_timeout TO {int(statement_timeout_seconds * 1000)}")
                 cursor.execute(query.as_string(None))
@@ -76,7 +84,7 @@ def arrow_reader(
                 f"PostgreSQL did not answer a query: {error}"
             ) from error
 
-    with connection:
+    with ExitStack() as closing:
         yield read
 
 
