@@ -90,6 +90,8 @@ def _axes(title: str, x: str, y: str, height: float = 2.8) -> "tuple[Figure, Axe
 
 
 def _picture(figure: "Figure") -> str:
+    for axes in figure.axes:
+        axes.minorticks_off()  # a logarithmic axis has many, and they take most of the time
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return f"![]({_data_uri(buffer.getvalue())})"

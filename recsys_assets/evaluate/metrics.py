@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.stats import rankdata
 
 USERS_AT_ONCE = 1 << 16
 DRAWS_AT_ONCE = 1 << 20
@@ -106,7 +105,16 @@ def mean_popularity_rank(recommended: NDArray[np.int64], k: int, popularity: NDA
     their ranks. Each showing counts: a product in two lists counts twice.
     """
     exposure = _exposure(recommended, k, len(popularity))
-    return _mean_shown(rankdata(-np.asarray(popularity, dtype=np.float64)), exposure)
+    return _mean_shown(mean_ranks(-np.asarray(popularity, dtype=np.float64)), exposure)
+
+
+def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks of values, 1 for the smallest; equal ones share the mean of theirs: float64 [values].
+
+    As scipy.stats.rankdata does, whose import takes longer than many a backtest.
+    """
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(sizes) - (sizes - 1) / 2.0)[group]
 
 
 def popularity_percentile(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.stats import binom
+from scipy.stats import binom, rankdata
 
 from recsys_assets.evaluate import metrics
 from recsys_assets.evaluate.metrics import (
@@ -21,6 +21,7 @@ from recsys_assets.evaluate.metrics import (
     hit_rate_at,
     hits,
     mean_popularity_rank,
+    mean_ranks,
     mrr_at,
     ndcg_at,
     novelty,
@@ -112,6 +113,11 @@ def test_popularity_rank() -> None:
     assert popularity_percentile(lists, 2, popularity) == pytest.approx(76)
     assert popularity_percentile(padded([[1]], 1), 1, popularity) == 100
     assert popularity_percentile(padded([[2]], 1), 1, popularity) == pytest.approx(20)
+
+
+@given(st.lists(st.sampled_from([-2.5, 0.0, 1.0, 1.5, 7.0])))
+def test_ranks_are_those_of_scipy(values: list[float]) -> None:
+    assert mean_ranks(np.array(values)).tolist() == rankdata(values).tolist()
 
 
 def test_novelty() -> None:
