@@ -72,13 +72,14 @@ def hold_names(client: Client, names: Mapping[str, str]) -> PublishedNames:
     with told("does not tell the names of products"):
         held = _held(client)
         found = client.zcard(contract.search_key())
-    if not held or found != len(_members(held)):
+    members = _members(names)
+    if not held or found != len(members if held == names else _members(held)):
         _build(client, names)
     else:
         _change(client, held, names)
     written = sum(held.get(product_id) != name for product_id, name in names.items())
     removed = len(held.keys() - names.keys())
-    return PublishedNames(len(names), written, removed, len(_members(names)))
+    return PublishedNames(len(names), written, removed, len(members))
 
 
 def count_names(client: Client) -> int:

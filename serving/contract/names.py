@@ -38,8 +38,9 @@ def example_users_key() -> str:
 
 def clean_name(name: str) -> str:
     """A name as it is published: one line, single blanks, 120 characters at most."""
-    printable = "".join(c if c.isprintable() else " " for c in name)
-    return " ".join(printable.split())[:MAX_NAME_LENGTH].rstrip()
+    if not name.isprintable():
+        name = "".join(c if c.isprintable() else " " for c in name)
+    return " ".join(name.split())[:MAX_NAME_LENGTH].rstrip()
 
 
 def search_members(name: str, product_id: Id) -> list[str]:
@@ -70,5 +71,8 @@ def found_id(member: bytes) -> str:
 
 def _folded(text: str) -> list[str]:
     """The words of a text without case and accents."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return _WORD.findall("".join(c for c in decomposed if not unicodedata.combining(c)))
+    folded = text.casefold()
+    if not folded.isascii():
+        decomposed = unicodedata.normalize("NFKD", folded)
+        folded = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return _WORD.findall(folded)
