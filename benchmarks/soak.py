@@ -9,11 +9,12 @@ households of the sample shop and materializes everything once. Then:
 - most: as many requests as the API takes, for ten seconds: Top Buys of all users and of guests, and
   Bought Together of all products, drawn at random;
 - idle: the same requests at half of that rate, and nobody publishes;
-- soak: the same again, while `recsys materialize --force` runs every 20 s, or as soon as the last
-  one has ended: all orders counted, both models trained and tried, all lists replaced.
+- soak: the same again, while a process that stays materializes the whole graph every 20 s, or as
+  soon as the last run has ended: all orders counted, both models trained and tried, all lists
+  replaced, as `recsys materialize --force` does.
 
 Everything shares the machine's cores. Publication, PostgreSQL included, therefore runs on what the
-API and Redis leave (`chrt --idle 0`), as it should where it must share a machine with the API.
+API and Redis leave (idle priority), as it should where it must share a machine with the API.
 Linux may weigh sessions against each other before it looks at that; root turns this off meanwhile.
 Any answer of 400 or above, and any request without one, has failed. Memory is the resident set of
 the largest process of the API, every second.
@@ -24,15 +25,15 @@ import os
 import platform
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from peers.driving import Load, flood, has_wrk, steady
@@ -41,12 +42,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from recsys_assets.batch import materialize
+from recsys_assets.dagster_storage import open_instance
+from recsys_assets.definitions import build_definitions
 from recsys_assets.demo import load_demo
 from recsys_assets.publish.redis_writer import Client
 from recsys_assets.session import Session, open_session
 from serving.contract import Family, family_pattern, id_of_key
 
-PUBLISH = ("chrt", "--idle", "0", str(Path(sys.executable).with_name("recsys")), "materialize")
 PUBLISH_EVERY_SECONDS = 20.0
 PEAK_SECONDS = 10.0
 SAMPLE_SECONDS = 1.0
@@ -75,6 +78,11 @@ class Soak:
         return statistics.fmean(self.memory[-third:]) / statistics.fmean(self.memory[:third])
 
     @property
+    def interval(self) -> float:
+        """Seconds from the start of a publication to that of the next, in the mean."""
+        return statistics.fmean(max(PUBLISH_EVERY_SECONDS, taken) for taken in self.publications)
+
+    @property
     def delay(self) -> float:
         """The p99 while the graph republishes, by that while it does not."""
         return self.soak.p99 / self.idle.p99
@@ -93,21 +101,19 @@ def published_paths(client: Client) -> list[str]:
     return own + [GUESTS] * round(GUESTS_SHARE * len(own))
 
 
-def publish(log: Path) -> float:
-    """Materialize the whole graph; returns the seconds it took. RuntimeError when it fails."""
+def publish() -> float:
+    """Materialize the whole graph; returns the seconds it took. Raises what `materialize` does."""
     began = time.monotonic()
-    with log.open("w") as output:
-        done = subprocess.run([*PUBLISH, "--force"], stdout=output, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise RuntimeError(f"the publication failed: {log.read_text()[-2000:]}")
+    with open_instance() as instance:
+        materialize(build_definitions(), instance, Console(quiet=True), force=True)
     return time.monotonic() - began
 
 
-def publish_until(over: threading.Event, log: Path) -> list[float]:
+def publish_until(over: threading.Event, publisher: Executor) -> list[float]:
     """Publish again and again; returns the seconds that each one took."""
     taken = []
     while not over.is_set():
-        taken.append(publish(log))
+        taken.append(publisher.submit(publish).result())
         over.wait(max(0.0, PUBLISH_EVERY_SECONDS - taken[-1]))
     return taken
 
@@ -120,13 +126,15 @@ def memory_until(over: threading.Event, service: Running) -> list[float]:
     return seen
 
 
-def soak(service: Running, paths: Sequence[str], chosen: argparse.Namespace, log: Path) -> Soak:
+def soak(
+    service: Running, paths: Sequence[str], chosen: argparse.Namespace, publisher: Executor
+) -> Soak:
     """Find the most, then load idle and under publication at a share of it."""
     rate = SHARE * flood(service.url, paths, PEAK_SECONDS).rate
     idle = steady(service.url, paths, chosen.idle_seconds, rate)
     over = threading.Event()
     with ThreadPoolExecutor() as others:
-        publications = others.submit(publish_until, over, log)
+        publications = others.submit(publish_until, over, publisher)
         memory = others.submit(memory_until, over, service)
         try:
             load = steady(service.url, paths, 60 * chosen.minutes, rate)
@@ -166,6 +174,10 @@ def goals(seen: Soak) -> Iterator[str]:
             f"rate {seen.soak.rate / seen.idle.rate:.3f} of idle's, to be at least {RATE_GOAL}",
         ),
         (
+            seen.interval <= PUBLISH_EVERY_SECONDS,
+            f"published every {seen.interval:.1f} s, to be every {PUBLISH_EVERY_SECONDS:g} s",
+        ),
+        (
             seen.delay <= LATENCY_GOAL,
             f"p99 {seen.delay:.2f} times that of idle, to be at most {LATENCY_GOAL:g}",
         ),
@@ -174,8 +186,10 @@ def goals(seen: Soak) -> Iterator[str]:
 
 
 @contextmanager
-def system(console: Console, folder: Path, households: int) -> Iterator[Session]:
-    """A system of its own in a folder, everything materialized once.
+def system(
+    console: Console, folder: Path, households: int
+) -> Iterator[tuple[Session, ProcessPoolExecutor]]:
+    """A system of its own in a folder, everything materialized once by the process that publishes.
 
     The environment says where it keeps what it makes, to this process and its children.
     """
@@ -184,10 +198,13 @@ def system(console: Console, folder: Path, households: int) -> Iterator[Session]
     os.environ.update(RECSYS_STATE_DIR=str(folder / "state"), RECSYS_DATA_DIR=str(folder / "data"))
     with open_session() as session:
         load_demo(console, session, households)
-        publish(folder / "publications.log")
         with session.database() as connection:
             run_on_what_others_leave(parent(connection.info.backend_pid))
-        yield session
+        with ProcessPoolExecutor(
+            1, get_context("spawn"), publish_on_what_others_leave
+        ) as publisher:
+            publisher.submit(publish).result()
+            yield session, publisher
 
 
 def parent(process: int) -> int:
@@ -200,6 +217,11 @@ def run_on_what_others_leave(process: int) -> None:
     started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     for each in (process, *map(int, started)):
         os.sched_setscheduler(each, os.SCHED_IDLE, os.sched_param(0))
+
+
+def publish_on_what_others_leave() -> None:
+    """Begin the process that publishes."""
+    run_on_what_others_leave(os.getpid())
 
 
 @contextmanager
@@ -257,13 +279,13 @@ def main() -> None:
         folder.chmod(0o711)  # root's servers run as another user, who must come through
         with (
             without_autogroups(console),
-            system(console, folder, chosen.households) as session,
+            system(console, folder, chosen.households) as (session, publisher),
         ):
             with session.redis() as client:
                 paths = published_paths(client)
             redis_url = session.settings.redis_url or ""
             with running(ours(chosen.workers), redis_url, folder) as service:
-                seen = soak(service, paths, chosen, folder / "publications.log")
+                seen = soak(service, paths, chosen, publisher)
     report(console, seen, chosen)
 
 
