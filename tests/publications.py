@@ -42,6 +42,7 @@ from serving.contract import (
     family_pattern,
     id_of_key,
 )
+from tests.shops import Order, day, id_of
 
 LENGTHS = Lengths(top_buys=20, explained=5, buy_again=10)
 MODEL = "als_model"
@@ -187,3 +188,15 @@ def publishing(database_url: str, redis_url: str, folder: Path) -> Iterator[Publ
     """What publishes the lists of a shop, on connections of its own."""
     with shop_session(database_url) as session, closing(connect_redis(redis_url)) as client:
         yield Publishing(session, client, folder)
+
+
+def order(number: int, user: int | None = None, **changes: Any) -> Order:
+    """An order of its number's user and day: products beside one another."""
+    products = [100 + number, 101 + number, 102 + number]
+    whose = number if user is None else user
+    return replace(Order(number, whose, products, day(number)), **changes)
+
+
+def texts(id_type: str, *users: int) -> set[str]:
+    """The texts of the ids of users."""
+    return {str(id_of(user, id_type)) for user in users}
