@@ -37,8 +37,9 @@ evaluate: .venv/local.stamp  ## Backtest both models on the sample shop, beside 
 	@$(BIN)/recsys evaluate
 
 .PHONY: test
+# The folders with the longest tests come first in the alphabet; pytest-xdist would put them last.
 test: .venv/dev.stamp  ## Run all tests, by two processes, against servers that they start and end.
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 .PHONY: test-faults
 test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.
