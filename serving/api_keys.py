@@ -155,7 +155,7 @@ def _told(file: Path, error: Exception) -> str:
 
 def require_keys_or_loopback(settings: ServingSettings) -> None:
     """Raise :class:`SettingsError` where anybody on a network could ask without a key."""
-    if key_ring(settings) or settings.insecure or _is_loopback(settings.host):
+    if key_ring(settings) or settings.insecure or is_loopback(settings.host):
         return
     raise SettingsError(
         f"without API keys nobody but this machine may ask, and {settings.host} lets others in. "
@@ -164,7 +164,7 @@ def require_keys_or_loopback(settings: ServingSettings) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether all that a host's name stands for is this machine alone."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return all(ip_address(address[0]).is_loopback for *_, address in found)

@@ -8,11 +8,14 @@ from tempfile import TemporaryDirectory
 
 from granian.constants import HTTPModes, Interfaces, Loops
 
-from serving.api_keys import require_keys_or_loopback
+from serving.api_keys import is_loopback, require_keys_or_loopback
 from serving.draining import DRAIN_FILE, DrainingServer
 from serving.logs import log_config
 from serving.settings import ServingSettings
 from serving.tracing import require_otel
+
+DRAIN_SECONDS = 5
+"""How long a server on a network goes on by default when told to stop."""
 
 SECONDS_TO_STOP = 5
 """How long requests at work may take to end, once no more are accepted."""
@@ -46,7 +49,7 @@ def serve(settings: ServingSettings) -> None:
         )
         DrainingServer(
             draining,
-            settings.drain_seconds,
+            drain_seconds(settings),
             "serving.worker:create_worker",
             factory=True,
             interface=Interfaces.ASGI,
@@ -63,6 +66,16 @@ def serve(settings: ServingSettings) -> None:
             respawn_failed_workers=True,
             log_dictconfig=log_config(settings.log_format),
         ).serve()
+
+
+def drain_seconds(settings: ServingSettings) -> int:
+    """How long to drain: what is set, else five seconds, and none on loopback.
+
+    There, whoever sends requests is on this machine, and mostly a person who waits for the end.
+    """
+    if settings.drain_seconds is not None:
+        return settings.drain_seconds
+    return 0 if is_loopback(settings.host) else DRAIN_SECONDS
 
 
 def _connections() -> int:

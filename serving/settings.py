@@ -93,10 +93,13 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     """The OpenTelemetry collector that traces are sent to, over HTTP; empty: none are made."""
 
-    drain_seconds: Annotated[int, Meta(ge=0, le=600)] = field(
-        default=0, name="RECSYS_API_DRAIN_SECONDS"
+    drain_seconds: Annotated[int, Meta(ge=0, le=600)] | None = field(
+        default=None, name="RECSYS_API_DRAIN_SECONDS"
     )
-    """Seconds to go on serving after the order to stop, while readiness already says no."""
+    """Seconds to go on serving after the order to stop, while readiness already says no.
+
+    None: as :func:`serving.server.drain_seconds` has it.
+    """
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -119,6 +122,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True):
         return {
             name: str(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
             for name, value in msgspec.to_builtins(self).items()
+            if value is not None
         }
 
     @property

@@ -12,6 +12,7 @@ from time import sleep
 import pytest
 
 from serving.__main__ import main
+from serving.server import drain_seconds
 from serving.settings import ServingSettings, SettingsError
 from tests.commands import eventually
 from tests.serving_processes import running
@@ -70,6 +71,16 @@ def test_readiness_ends_before_the_service_does(
         assert client.get("/health/ready").status_code == 503
         assert client.get(TOP_BUYS).status_code == 200
         os.kill(pid, signal.SIGTERM)  # the second order ends the draining
+
+
+@pytest.mark.parametrize(("host", "seconds"), [("127.0.0.1", 0), ("::1", 0), ("0.0.0.0", 5)])
+def test_who_serves_a_network_drains_by_default(host: str, seconds: int):
+    environment = {"RECSYS_REDIS_URL": "redis://127.0.0.1:1", "RECSYS_API_HOST": host}
+    settings = ServingSettings.from_environment(environment)
+    assert drain_seconds(settings) == seconds
+    assert ServingSettings.from_environment(settings.as_environment()) == settings
+    environment["RECSYS_API_DRAIN_SECONDS"] = "7"
+    assert drain_seconds(ServingSettings.from_environment(environment)) == 7
 
 
 def test_requests_at_work_are_answered_before_it_ends(

@@ -36,7 +36,7 @@ def shown(field: FieldInfo) -> str:
     """A default of the API's as the table has it."""
     if field.default_factory is not NODEFAULT:
         return "cores"
-    default = "" if field.default is NODEFAULT else field.default
+    default = "" if field.default in (NODEFAULT, None) else field.default
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
