@@ -65,6 +65,8 @@ class Front:
             return
         start, status, route = perf_counter(), 500, None
         method, path = scope["method"], scope["path"]  # as they came: the path is changed later
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         id_ = request_id_of(scope["headers"])
         request_id.set(id_)
         own = [(REQUEST_ID, id_), *self._headers.of(scope)]
@@ -78,7 +80,7 @@ class Front:
                 return
             if self._gate is not None:
                 own += await self._gate.admit(scope)
-            if method == "GET":
+            if scope["method"] == "GET":
                 ready = await self._ready.answer(path, query := scope["query_string"])
                 if ready is not None:
                     route, body = ready
@@ -115,6 +117,17 @@ class Front:
                 self._traces.end(span, route, status)
             if self._access_log:
                 log_access(method, path, status, seconds)
+
+
+def _without_body(send: Send) -> Send:
+    """What a request by HEAD gets of the answer to the same by GET."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message["body"] = b""
+        await send(message)
+
+    return send_head
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -59,6 +59,22 @@ def test_it_serves_and_ends_cleanly(redis_url: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "path", [TOP_BUYS, "/", "/health/ready", "/openapi/openapi.json", "/nothing"]
+)
+def test_head_is_get_without_the_body(path: str, redis_url: str, tmp_path: Path):
+    with running(redis_url, tmp_path) as (client, _):
+        get, head = client.get(path), client.head(path)
+        assert head.status_code == get.status_code
+        assert get.content
+        assert head.content == b""
+        own = {"date", "x-request-id"}
+        assert [pair for pair in head.headers.items() if pair[0] not in own] == [
+            pair for pair in get.headers.items() if pair[0] not in own
+        ]
+        assert 'method="HEAD"' in client.get("/metrics").text
+
+
 def test_readiness_ends_before_the_service_does(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
