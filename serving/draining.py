@@ -28,10 +28,11 @@ class DrainingServer(MPServer):
         super().__init__(*arguments, **options)
         self._draining = draining
         self._seconds = seconds
+        self._stopping = False
 
     def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
         """Begin to drain at the first order to stop, and stop at the next one."""
-        stop = partial(super().signal_handler_interrupt, *arguments, **options)
+        stop = partial(self._stop, *arguments, **options)
         if self._seconds == 0 or self._draining.exists():
             stop()
             return
@@ -40,3 +41,9 @@ class DrainingServer(MPServer):
         timer = Timer(self._seconds, stop)
         timer.daemon = True
         timer.start()
+
+    def _stop(self, *arguments: Any, **options: Any) -> None:
+        """Stop once: an order that interrupts another one would wait for a lock that it holds."""
+        if not self._stopping:
+            self._stopping = True
+            super().signal_handler_interrupt(*arguments, **options)  # type: ignore[no-untyped-call]
