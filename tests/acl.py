@@ -1,4 +1,4 @@
-"""The ACL users of docs/security.md, as they stand there."""
+"""The ACL users of README.md, as they stand there."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,13 @@ from urllib.parse import quote
 
 import redis
 
-SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
+README = Path(__file__).parents[1] / "README.md"
 _BLOCK = re.compile(r"<!-- acl: (?P<name>[a-z ]+) -->\n```\n(?P<lines>(?:ACL SETUSER .+\n)+)```")
 
 
 def documented(name: str) -> list[list[str]]:
     """The commands under a name, each as its words."""
-    blocks = {block["name"]: block["lines"] for block in _BLOCK.finditer(SECURITY.read_text())}
+    blocks = {block["name"]: block["lines"] for block in _BLOCK.finditer(README.read_text())}
     return [line.split() for line in blocks[name].splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""API and publication under the least-privilege users that docs/security.md gives them."""
+"""API and publication under the least-privilege users that README.md gives them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

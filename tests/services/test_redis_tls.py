@@ -1,4 +1,4 @@
-"""API and publication over TLS, with the users of docs/security.md."""
+"""API and publication over TLS, with the users of README.md."""
 
 from collections.abc import Iterator
 from contextlib import closing
