@@ -85,17 +85,13 @@ def create_shop(
 def add_orders(
     connection: psycopg.Connection, orders: Iterable[Order], *, schema: str = "public"
 ) -> None:
-    """Insert orders with their lines, or replace those of the same id. Commits."""
+    """Insert orders with their lines, or replace those of the same id, at once. Commits.
+
+    Whoever follows the orders sees none without its lines, on a connection in autocommit mode too.
+    """
     orders = list(orders)
     id_type = _columns(connection, schema, "orders")["id"]
     ids = [id_of(order.id, id_type) for order in orders]
-    for table, column in (("order_items", "order_id"), ("orders", "id")):
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE {} = ANY(%s::text[]::{}[])").format(
-                sql.Identifier(schema, table), sql.Identifier(column), sql.SQL(id_type)
-            ),
-            [list(map(str, ids))],
-        )
     order_rows = [
         {
             "id": order_id,
@@ -115,8 +111,16 @@ def add_orders(
         for order_id, order in zip(ids, orders, strict=True)
         for product, quantity in order.lines
     ]
-    _insert(connection, schema, "orders", order_rows)
-    _insert(connection, schema, "order_items", item_rows)
+    with connection.transaction():
+        for table, column in (("order_items", "order_id"), ("orders", "id")):
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE {} = ANY(%s::text[]::{}[])").format(
+                    sql.Identifier(schema, table), sql.Identifier(column), sql.SQL(id_type)
+                ),
+                [list(map(str, ids))],
+            )
+        _insert(connection, schema, "orders", order_rows)
+        _insert(connection, schema, "order_items", item_rows)
     connection.commit()
 
 
