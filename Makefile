@@ -42,7 +42,7 @@ test: .venv/dev.stamp  ## Run all tests, by two processes, against servers that 
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 .PHONY: test-faults
-test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, some twenty minutes.
+test-faults: .venv/dev.stamp  ## Kill processes, stop servers, fill disks: the long form, half an hour.
 	RECSYS_TEST_FAULTS=full $(BIN)/python -m pytest tests/faults \
 		tests/services/test_interactions_history.py tests/services/test_redis_sentinel.py $(PYTEST_FLAGS)
 
