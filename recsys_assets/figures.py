@@ -91,7 +91,10 @@ def _axes(title: str, x: str, y: str, height: float = 2.8) -> "tuple[Figure, Axe
 
 def _picture(figure: "Figure") -> str:
     for axes in figure.axes:
-        axes.minorticks_off()  # a logarithmic axis has many, and they take most of the time
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            # Over decades they are many, without numbers, and take most of the time.
+            if axis.get_scale() == "log" and high >= 100 * low:
+                axis.minorticks_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return f"![]({_data_uri(buffer.getvalue())})"

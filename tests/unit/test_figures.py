@@ -4,9 +4,11 @@ import base64
 import struct
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from recsys_assets.figures import histogram, intervals, markdown_table, ranking, scatter
 
@@ -45,6 +47,26 @@ def test_a_column_may_have_any_name() -> None:
 
 def test_a_table_without_rows() -> None:
     assert markdown_table([]) == "*nothing*"
+
+
+@pytest.mark.parametrize("values", [[2, 3, 5, 8], [20, 30, 120], [1, 10, 300, 10_000]], ids=str)
+@pytest.mark.parametrize("picture", [histogram, lambda v, **labels: scatter(v, v, **labels)])
+def test_an_axis_has_numbers(
+    picture: Callable[..., str], values: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[str] = []
+    save = Figure.savefig
+
+    def look(figure: Figure, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        (axes,) = figure.axes
+        low, high = axes.get_xlim()
+        ticks = axes.xaxis.get_major_ticks() + axes.xaxis.get_minor_ticks()
+        numbers.extend(t.label1.get_text() for t in ticks if low <= t.get_loc() <= high)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    picture(np.array(values), **LABELS)
+    assert len(list(filter(None, numbers))) > 1
 
 
 @pytest.mark.parametrize(
