@@ -16,7 +16,7 @@ households of the sample shop and materializes everything once. Then:
 Everything shares the machine's cores. Publication, PostgreSQL included, therefore runs on what the
 API and Redis leave (idle priority), as it should where it must share a machine with the API.
 Linux may weigh sessions against each other before it looks at that; root turns this off meanwhile.
-The shop is as large as two cores can publish in 20 s beside all that.
+The shop is so small that two cores publish it within 20 s beside all that.
 
 Any answer of 400 or above, and any request without one, has failed. Memory is the resident set of
 the largest process of the API, every second.
