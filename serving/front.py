@@ -65,12 +65,12 @@ class Front:
             return
         start, status, route = perf_counter(), 500, None
         method, path = scope["method"], scope["path"]  # as they came: the path is changed later
-        if method == "HEAD":
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
         id_ = request_id_of(scope["headers"])
         request_id.set(id_)
         own = [(REQUEST_ID, id_), *self._headers.of(scope)]
         span = None if self._traces is None else self._traces.begin(scope, id_)
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         self.in_flight += 1
         try:
             if self.in_flight > self._limit and path not in _EVEN_IF_BUSY:
