@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -26,6 +27,7 @@ class DrainingServer(MPServer):
     def __init__(self, draining: Path, seconds: int, *arguments: Any, **options: Any) -> None:
         """``draining`` is the file that exists from then on; ``seconds`` may be 0."""
         super().__init__(*arguments, **options)
+        os.register_at_fork(after_in_child=_leave_signals_to_the_server)
         self._draining = draining
         self._seconds = seconds
         self._stopping = False
@@ -47,3 +49,13 @@ class DrainingServer(MPServer):
         if not self._stopping:
             self._stopping = True
             super().signal_handler_interrupt(*arguments, **options)  # type: ignore[no-untyped-call]
+
+
+def _leave_signals_to_the_server() -> None:
+    """A worker's until it serves, in place of the server's own handlers, which came by the fork.
+
+    Ctrl-C comes to all processes of a terminal, and is an order to the server only, which ends its
+    workers by SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -23,7 +23,6 @@ def create_worker() -> Front:
     What has been made until now stays for good: the collector need not look through it again and
     again, for some 40 ms each time, in which nothing is answered.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until it serves: the server's came by the fork
     app = create_app(lifespan=[_of_server])
     gc.collect()
     gc.freeze()

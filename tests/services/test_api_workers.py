@@ -13,7 +13,7 @@ import pytest
 from tests.commands import eventually
 from tests.serving_processes import running
 
-LIVE = "/health/live"
+LIVE, READY = "/health/live", "/health/ready"
 
 
 def children(pid: int) -> set[int]:
@@ -27,11 +27,12 @@ def runs(pid: int) -> bool:
         return False
 
 
-def is_alive(client: httpx.Client) -> bool:
+def status(client: httpx.Client, path: str) -> int | None:
+    """That of an answer over a new connection; none if it breaks."""
     try:
-        return client.get(LIVE, headers={"Connection": "close"}).status_code == 200
+        return client.get(path, headers={"Connection": "close"}).status_code
     except httpx.TransportError:
-        return False
+        return None
 
 
 def test_a_worker_that_was_killed_is_replaced(redis_url: str, tmp_path: Path):
@@ -41,7 +42,7 @@ def test_a_worker_that_was_killed_is_replaced(redis_url: str, tmp_path: Path):
         killed = before.pop()
         os.kill(killed, signal.SIGKILL)
         eventually(lambda: len(children(server) - {killed}) == 2, "there are two again")
-        eventually(lambda: is_alive(client), "the API answers")
+        eventually(lambda: status(client, LIVE) == 200, "the API answers")
         assert before < children(server)
         assert f'pid="{killed}"' not in client.get("/metrics").text
 
@@ -59,9 +60,24 @@ def test_ctrl_c_drains(redis_url: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("RECSYS_API_DRAIN_SECONDS", "60")
     with running(redis_url, tmp_path) as (client, server):
         os.killpg(server, signal.SIGINT)  # as a terminal does: to the server and its workers
-        eventually(lambda: client.get("/health/ready").status_code == 503, "it drains")
+        eventually(lambda: status(client, READY) == 503, "it drains")
         sleep(0.5)
-        assert is_alive(client)
+        assert status(client, LIVE) == 200
+
+
+def test_ctrl_c_drains_while_a_worker_starts(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RECSYS_API_DRAIN_SECONDS", "60")
+    with running(redis_url, tmp_path, "--workers", "2") as (client, server):
+        before = children(server)
+        os.kill(min(before), signal.SIGKILL)
+        (new,) = eventually(lambda: children(server) - before, "a new one is there")
+        os.killpg(server, signal.SIGINT)
+        eventually(lambda: status(client, READY) == 503, "it drains")
+        sleep(0.5)
+        assert status(client, LIVE) == 200
+        assert runs(new)
 
 
 def test_idle_connections_keep_nobody_out(
