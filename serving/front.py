@@ -14,6 +14,7 @@ from serving.headers import PAGE_SAFETY, AnswerHeaders, is_page
 from serving.logs import REQUEST_ID, log_access, request_id, request_id_of
 from serving.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, busy
 from serving.ready import ReadyLists
+from serving.redis.turn import request_began
 from serving.tracing import Traces
 
 _BUSY = msgspec.json.encode(busy())
@@ -67,6 +68,7 @@ class Front:
         method, path = scope["method"], scope["path"]  # as they came: the path is changed later
         id_ = request_id_of(scope["headers"])
         request_id.set(id_)
+        request_began.set(start)
         own = [(REQUEST_ID, id_), *self._headers.of(scope)]
         span = None if self._traces is None else self._traces.begin(scope, id_)
         if method == "HEAD":

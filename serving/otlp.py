@@ -84,9 +84,9 @@ class OtlpTraces:
         context.detach(begun.token)
         span.end()
 
-    def turn(self) -> Turn:
+    def turn(self, patience: float) -> Turn:
         """A new turn whose readers' waits are spans."""
-        return _TracedTurn(self._tracer)
+        return _TracedTurn(self._tracer, patience)
 
     def close(self) -> None:
         """Send what is not sent yet."""
@@ -94,8 +94,8 @@ class OtlpTraces:
 
 
 class _TracedTurn(Turn):
-    def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
+    def __init__(self, tracer: Tracer, patience: float) -> None:
+        super().__init__(patience)
         self._tracer = tracer
 
     def settled(self) -> Any:

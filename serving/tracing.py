@@ -30,7 +30,7 @@ class Traces(Protocol):
     def end(self, span: Any, route: str | None, status: int) -> None:
         """End the span of a request, which was answered so."""
 
-    def turn(self) -> Turn:
+    def turn(self, patience: float) -> Turn:
         """A new turn, in which each reader's wait is a span of the request at work."""
         raise NotImplementedError
 

@@ -23,10 +23,10 @@ class RedisReads:
     """The Redis at a URL, whether it is one server, a cluster, or the primary of sentinels.
 
     An async context manager: connects when it is entered, whether or not that succeeds, and keeps
-    trying. No read takes longer than ``timeout`` seconds.
+    trying. No read takes longer than ``timeout`` seconds, nor do all that a request needs.
     """
 
-    def __init__(self, url: str, timeout: float, new_turn: Callable[[], Turn] = Turn) -> None:
+    def __init__(self, url: str, timeout: float, new_turn: Callable[[float], Turn] = Turn) -> None:
         """Raises ValueError for what is not the URL of a Redis."""
         self._new_turn = new_turn
         self._url = RedisUrl.parse(url)
@@ -87,7 +87,7 @@ class RedisReads:
         if turn is None:
             if self._node.why is not None and self._cluster is None:
                 raise RedisUnavailable(str(self._node.why)) from self._node.why
-            turn = self._turn = self._new_turn()
+            turn = self._turn = self._new_turn(self._timeout)
             self._loop.call_soon(self._send)
         return turn
 

@@ -2,6 +2,9 @@
 
 from asyncio import Future, TimerHandle, get_running_loop
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from math import inf
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import hiredis
@@ -19,6 +22,12 @@ class CommandRefused(Exception):
 
 
 _pack: Any = hiredis.pack_command
+
+request_began: ContextVar[float] = ContextVar("request_began", default=inf)
+"""When the request at work was taken, by ``perf_counter``; infinite where the work is of none."""
+
+_LATER_SECONDS = 0.005
+"""After so long it is not the request's first read, for which the turn's own timeout is enough."""
 
 
 _View = TypeVar("_View")
@@ -50,6 +59,7 @@ class Turn:
     __slots__ = (
         "_commands",
         "_groups",
+        "_patience",
         "_readers",
         "_views",
         "again",
@@ -60,7 +70,9 @@ class Turn:
         "sent_at",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = inf) -> None:
+        """A request waits ``patience`` seconds at most for all the turns that it needs."""
+        self._patience = patience
         self._commands: dict[Command, int] = {}
         self._groups: dict[Group[Any], list[int]] = {}
         self._views: dict[Group[Any], Any] = {}
@@ -115,11 +127,22 @@ class Turn:
         return view
 
     def settled(self) -> "Future[None]":
-        """What a reader awaits who has asked, and until then all replies are there."""
+        """What a reader awaits who has asked, and until then all replies are there.
+
+        It raises :class:`RedisUnavailable` when the time of the reader's request is over before.
+        """
         # One for each: to cancel a future that many await would cancel them all.
-        reader = get_running_loop().create_future()
+        loop = get_running_loop()
+        reader: Future[None] = loop.create_future()
         self._readers.append(reader)
+        waited = perf_counter() - request_began.get()
+        if waited > _LATER_SECONDS:
+            loop.call_later(max(0.0, self._patience - waited), self._give_up, reader)
         return reader
+
+    def _give_up(self, reader: "Future[None]") -> None:
+        if not reader.done():
+            reader.set_exception(RedisUnavailable(f"no answer within {self._patience:g} s"))
 
     def settle(self, error: Exception | None = None) -> None:
         """Wake the readers; ``error`` is then the reply to whatever has none."""

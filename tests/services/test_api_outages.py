@@ -20,6 +20,7 @@ from litestar.testing import TestClient
 from serving.app import create_app
 from serving.contract import (
     Id,
+    Repeat,
     ScoredProduct,
     TopBuys,
     blocked_key,
@@ -31,7 +32,8 @@ from serving.redis.turn import RedisUnavailable
 from serving.settings import ServingSettings
 from serving.store import RecommendationStore
 from tests.answers import metrics_of
-from tests.published import Publisher
+from tests.published import THROUGH, Publisher
+from tests.wires import Proxy
 
 TOP_BUYS = "/api/recommendations/top-buys/"
 PATHS = [
@@ -137,6 +139,28 @@ def test_the_service_outlives_redis(own_redis: OwnRedis, caplog: pytest.LogCaptu
 
     messages = [record.message for record in caplog.records if record.name == "serving.redis.node"]
     assert len(messages) == 5  # away, then twice back and away: not one for each request
+
+
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[2]])  # the short way, and a handler
+@pytest.mark.parametrize("why", ["a product is withheld", "requests are counted"])
+def test_all_round_trips_of_a_request_share_its_time(own_redis: OwnRedis, path: str, why: str):
+    own_redis.start()
+    with closing(redis.Redis.from_url(own_redis.url)) as client:
+        publisher = Publisher(client)
+        publisher.top_buys(None, 1, 2)
+        due = Repeat(product_id=1, score=1.0, purchases=2, last_purchased_at=THROUGH, due_at=None)
+        publisher.buy_again(1, due)
+        if why == "a product is withheld":
+            client.sadd(blocked_key(), 2)
+    proxy = Proxy(str(own_redis.socket))
+    rate_limit = "100/hour" if why == "requests are counted" else ""
+    settings = ServingSettings(redis_url=proxy.url, redis_timeout_ms=1500, rate_limit=rate_limit)
+    with proxy.in_use(), TestClient(create_app(settings)) as client:
+        proxy.delay = 0.8  # each of two is in time, but not both
+        assert client.get(path).status_code == 503
+        proxy.delay = 0.0
+        assert client.get(path).status_code == 200  # over the same connection
+        assert proxy.connections == 1
 
 
 def test_a_restart_between_two_requests_is_recovered_from(own_redis: OwnRedis):
