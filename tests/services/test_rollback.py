@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 from rich.console import Console
 
@@ -28,7 +27,6 @@ from recsys_assets.rollback import PUBLISHED_AS, Rollback, RollbackError, roll_b
 from recsys_assets.settings import Settings
 from tests.commands import Home
 from tests.graphs import PERSONAL, TOGETHER, Graph, contents, lists
-from tests.shops import Order, create_shop, day
 
 # Trainings that make other lists of the same orders, quickly.
 TRAININGS: dict[str, list[dict[str, Any]]] = {
@@ -228,13 +226,13 @@ def test_versions_that_cannot_be_gone_back_to_are_told(graph: Graph) -> None:
         go_back(graph, "orders")
 
 
-def test_the_command(tmp_path: Path, database_url: str, redis_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        create_shop(connection, [Order(n, n % 3, [n % 2, 2], day(n)) for n in range(1, 20)])
-    home = Home(tmp_path, {"RECSYS_DATABASE_URL": database_url, "RECSYS_REDIS_URL": redis_url})
-    home.recsys("materialize", "--force")
-    home.recsys("materialize", *PERSONAL, "--force")
-    newest, oldest = versions(home.data, "als_model")
+def test_the_command(graph: Graph, tmp_path: Path) -> None:
+    for number in range(2):
+        train(graph, "als_model", number)
+    assert graph.run("global_top_buys").success
+    newest, oldest = versions(graph.folder, "als_model")
+    urls = {"RECSYS_DATABASE_URL": graph.database_url, "RECSYS_REDIS_URL": graph.redis_url}
+    home = Home(tmp_path, {**urls, "RECSYS_DATA_DIR": str(graph.folder)})
 
     printed = home.recsys("rollback", "als_model")
     assert f"als_model {oldest} is current again, instead of {newest}" in printed
@@ -248,5 +246,5 @@ def test_the_command(tmp_path: Path, database_url: str, redis_url: str) -> None:
     assert f"Kept: {newest}, {oldest} (current)." in printed
     assert "Traceback" not in printed
     home.recsys("rollback", "als_model", "--to", newest)
-    assert current_version(home.data, "als_model") == newest
+    assert current_version(graph.folder, "als_model") == newest
     assert "there are als_model, basket_rules" in home.recsys("rollback", "orders", fails=2)
