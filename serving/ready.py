@@ -55,6 +55,8 @@ class ReadyLists:
 
     def __init__(self, store: RecommendationStore) -> None:
         self._store = store
+        self._spare = 0
+        """How many products more than asked for are read: none while none was withheld lately."""
 
     async def answer(self, path: str, query: bytes) -> Ready | None:
         """The answer to a GET; None where the handler is to give it."""
@@ -111,24 +113,29 @@ class ReadyLists:
         if asked is None:
             return None
         limit = int(asked[1] or DEFAULT_LIMIT)
-        last = limit + SPARE - 1
+        count = limit + self._spare
         turn = self._store.turn()
         turn.ask_group(_PAIRINGS)
-        list_place = turn.ask(("ZREVRANGE", bought_together_key(product_id), 0, last, "WITHSCORES"))
+        list_place = turn.ask(
+            ("ZREVRANGE", bought_together_key(product_id), 0, count - 1, "WITHSCORES")
+        )
         borrowed_place = turn.ask(("SISMEMBER", borrowed_key(), product_id))
         await turn.settled()
         if turn.failed:
             return None
         record, id_kind, sets = turn.view(_PAIRINGS)
+        self._spare = SPARE if sets else 0
         members, borrowed = turn.replies[list_place], bool(turn.replies[borrowed_place])
         if record is None:
             return None
         ids = members[::2]
         pairs = list(zip(ids, members[1::2], strict=True))
         if sets:
+            if len(ids) == count == limit:  # none to spare
+                return await self._bought_together(product_id, asked)
             withheld = await self._store.withheld(sets, ids)
             pairs = [pair for pair in pairs if pair[0] not in withheld]
-            if len(pairs) < limit and len(ids) > last:
+            if len(pairs) < limit and len(ids) == count:
                 return None
         if id_kind == "text":
             pairs = [(msgspec.json.encode(id_.decode()), strength) for id_, strength in pairs]

@@ -135,6 +135,7 @@ def test_the_second_round_trip_is_made_only_while_a_product_is_withheld(api, pub
     publish_everywhere(published, *range(100, 200))
     assert trips() == 1
     published.client.sadd(blocked_key(), 100)
+    assert trips() <= 3  # the first one that finds the list without products to spare
     assert trips() == 2
     published.client.delete(blocked_key())
     assert trips() == 1
