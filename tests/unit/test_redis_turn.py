@@ -1,13 +1,22 @@
 """The reads of one turn of the event loop, without a connection."""
 
 import asyncio
+from math import inf
+from time import perf_counter
 
 from hiredis import ReplyError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contract import Family, is_id, list_key
-from serving.redis.turn import CommandRefused, Group, Turn, turn_of
+from serving.redis.turn import (
+    CommandRefused,
+    Group,
+    RedisUnavailable,
+    Turn,
+    request_began,
+    turn_of,
+)
 
 
 def test_identical_commands_are_one():
@@ -66,6 +75,27 @@ def test_an_error_is_the_reply_to_what_has_none():
         assert turn.failed
 
     asyncio.run(scenario())
+
+
+def test_a_request_waits_no_longer_than_it_has_time_left():
+    async def gives_up(began: float) -> bool:
+        request_began.set(began)
+        turn = Turn(patience=60.0)
+        reader = turn.settled()
+        await asyncio.sleep(0.01)
+        turn.settle()
+        try:
+            await reader
+        except RedisUnavailable as error:
+            return "no answer within 60 s" in str(error)
+        return False
+
+    async def scenario() -> list[bool]:
+        now = perf_counter()
+        began = [now - 61.0, now - 59.0, now, inf]  # the last is of no request
+        return await asyncio.gather(*map(gives_up, began))
+
+    assert asyncio.run(scenario()) == [True, False, False, False]
 
 
 def test_a_refusal_tells_the_command_but_not_all_of_its_arguments():
