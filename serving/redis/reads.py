@@ -23,7 +23,8 @@ class RedisReads:
     """The Redis at a URL, whether it is one server, a cluster, or the primary of sentinels.
 
     An async context manager: connects when it is entered, whether or not that succeeds, and keeps
-    trying. No read takes longer than ``timeout`` seconds, nor do all that a request needs.
+    trying. No read takes longer than ``timeout`` seconds, nor do all that one request
+    needs together.
     """
 
     def __init__(self, url: str, timeout: float, new_turn: Callable[[float], Turn] = Turn) -> None:

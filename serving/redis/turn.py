@@ -136,7 +136,7 @@ class Turn:
         reader: Future[None] = loop.create_future()
         self._readers.append(reader)
         waited = perf_counter() - request_began.get()
-        if waited > _LATER_SECONDS:
+        if waited > _LATER_SECONDS and self._patience < inf:
             loop.call_later(max(0.0, self._patience - waited), self._give_up, reader)
         return reader
 

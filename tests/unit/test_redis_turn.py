@@ -1,6 +1,8 @@
 """The reads of one turn of the event loop, without a connection."""
 
 import asyncio
+import gc
+import weakref
 from math import inf
 from time import perf_counter
 
@@ -96,6 +98,20 @@ def test_a_request_waits_no_longer_than_it_has_time_left():
         return await asyncio.gather(*map(gives_up, began))
 
     assert asyncio.run(scenario()) == [True, False, False, False]
+
+
+def test_a_turn_of_endless_patience_leaves_no_timer_behind():
+    async def scenario() -> bool:
+        request_began.set(perf_counter() - 1.0)
+        turn, reader = turn_of([("GET", "a")])
+        turn.settle(TimeoutError())
+        await reader
+        left = weakref.ref(reader)
+        del turn, reader
+        gc.collect()
+        return left() is None
+
+    assert asyncio.run(scenario())
 
 
 def test_a_refusal_tells_the_command_but_not_all_of_its_arguments():
